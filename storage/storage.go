@@ -1,0 +1,107 @@
+// Package storage holds the recent entries of streams, between ingest and archive. The interface is implemented by several
+// engines (memory, pebble, …), all held to the same tests (package storagetest).
+//
+// A Collector puts entries, a reader gets them while they are fresh, the Archivist copies them all to the archive and, when
+// the archive has been verified and a grace period has passed, expunges them.
+//
+// Entries are keyed by (project, path, index). An entry that arrives again changes nothing and is no error: every message may be
+// delivered twice. However rows are packed inside, overlapping and repeated runs never hide or repeat an entry.
+//
+// All methods are safe for concurrent use, return errors with a kind (package fault; transient is one), and never swallow a
+// failure: a store that cannot be read is never an empty stream.
+package storage
+
+import (
+	"context"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/types"
+)
+
+// MaxEntrySize is the largest serialized entry, in bytes (spec archive 3.3).
+const MaxEntrySize = 10 << 20
+
+var (
+	// ErrDoesNotExist is returned by Tail for a stream without entries.
+	ErrDoesNotExist = fault.New(fault.NotFound, "storage: no such entry")
+	// ErrReadOnly is returned by stores that cannot be written.
+	ErrReadOnly = fault.New(fault.Unimplemented, "storage: read only")
+	// ErrClosed is returned by every method after Close.
+	ErrClosed = fault.New(fault.Transient, "storage: closed")
+)
+
+// Stream names a stream.
+type Stream struct {
+	Project types.Project
+	Path    types.StreamPath
+}
+
+// PutRequest is a run of serialized entries: Values[k] has the index Index+k.
+type PutRequest struct {
+	Stream
+	Index  types.MessageIndex
+	Values [][]byte
+}
+
+// GetRequest selects entries with an index of at least Index, in ascending order.
+type GetRequest struct {
+	Stream
+	Index types.MessageIndex
+	// Limit is the most entries wanted; zero or less is no limit.
+	Limit int
+	// KeysOnly permits to leave out the entries' data.
+	KeysOnly bool
+}
+
+// Entry is a stored entry.
+type Entry struct {
+	Index types.MessageIndex
+	// Data is the serialized logpb.LogEntry; nil when only keys were asked for. It is valid during the callback of Get, and
+	// for ever when returned by Tail. It must not be changed.
+	Data []byte
+}
+
+// GetCallback receives one entry. It returns false to stop.
+type GetCallback func(Entry) bool
+
+// Storage is a store of entries.
+type Storage interface {
+	// Put stores a run of entries. It may return before they are on stable storage (see Sync), but not before Get sees them.
+	// Indices that are already there are left as they are, and the others are stored. The values may be kept and must not be
+	// changed afterwards.
+	Put(ctx context.Context, r PutRequest) error
+	// Get calls cb for each entry, with gaps where there are gaps. A stream without entries gives none and no error. It may
+	// stop early for its own reasons: fewer entries than wanted do not mean the end.
+	Get(ctx context.Context, r GetRequest, cb GetCallback) error
+	// Tail returns the last entry of the run that begins at index 0 without a gap, or ErrDoesNotExist.
+	Tail(ctx context.Context, s Stream) (Entry, error)
+	// Expunge removes all entries of the stream.
+	Expunge(ctx context.Context, s Stream) error
+	// Watch wakes a reader after entries of the stream became visible to Get. The channel's wake-ups are coalesced; stop must
+	// be called once. Subscribe before looking.
+	Watch(s Stream) (changed <-chan struct{}, stop func())
+	// NewBatch begins a batch of puts.
+	NewBatch() Batch
+	// Checkpoint returns what the last committed batch with a checkpoint of that reader recorded; zero if there was none.
+	Checkpoint(ctx context.Context, reader string) (int64, error)
+	// Sync returns when everything that was committed before the call is on stable storage.
+	Sync(ctx context.Context) error
+	// Close releases the store. It may be called once.
+	Close() error
+}
+
+// Batch collects puts that become visible, and survive a crash, together or not at all; with them the position of the reader
+// of the journal they came from. So after a crash the reader goes on exactly behind what is stored, and loses and repeats nothing.
+// A Batch is used by one goroutine at a time.
+type Batch interface {
+	Put(r PutRequest) error
+	// SetCheckpoint records the reader's position: the journal offset of the first byte not covered by the batch.
+	SetCheckpoint(reader string, offset int64)
+	// Size is the bytes of the values put so far.
+	Size() int
+	// Commit applies the batch and wakes the watchers. The batch is empty afterwards and can be used again. If it fails,
+	// nothing was applied.
+	Commit(ctx context.Context) error
+	// Close releases the batch without applying it. After Commit it does nothing.
+	Close() error
+}
