@@ -380,11 +380,16 @@ func (x *LoadStreamRequest) GetDesc() bool {
 }
 
 type LoadStreamResponse struct {
-	state         protoimpl.MessageState  `protogen:"open.v1"`
-	State         *InternalLogStreamState `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
-	Desc          []byte                  `protobuf:"bytes,2,opt,name=desc,proto3" json:"desc,omitempty"`
-	Age           *durationpb.Duration    `protobuf:"bytes,3,opt,name=age,proto3" json:"age,omitempty"`
-	ArchivalKey   []byte                  `protobuf:"bytes,4,opt,name=archival_key,json=archivalKey,proto3" json:"archival_key,omitempty"`
+	state       protoimpl.MessageState  `protogen:"open.v1"`
+	State       *InternalLogStreamState `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	Desc        []byte                  `protobuf:"bytes,2,opt,name=desc,proto3" json:"desc,omitempty"`
+	Age         *durationpb.Duration    `protobuf:"bytes,3,opt,name=age,proto3" json:"age,omitempty"`
+	ArchivalKey []byte                  `protobuf:"bytes,4,opt,name=archival_key,json=archivalKey,proto3" json:"archival_key,omitempty"`
+	// Extension: time since the end was reported; absent while open.
+	TerminatedAge *durationpb.Duration `protobuf:"bytes,1000,opt,name=terminated_age,json=terminatedAge,proto3" json:"terminated_age,omitempty"`
+	// Extension: where an archived stream lies.
+	StreamUrl     string `protobuf:"bytes,1001,opt,name=stream_url,json=streamUrl,proto3" json:"stream_url,omitempty"`
+	IndexUrl      string `protobuf:"bytes,1002,opt,name=index_url,json=indexUrl,proto3" json:"index_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -445,6 +450,27 @@ func (x *LoadStreamResponse) GetArchivalKey() []byte {
 		return x.ArchivalKey
 	}
 	return nil
+}
+
+func (x *LoadStreamResponse) GetTerminatedAge() *durationpb.Duration {
+	if x != nil {
+		return x.TerminatedAge
+	}
+	return nil
+}
+
+func (x *LoadStreamResponse) GetStreamUrl() string {
+	if x != nil {
+		return x.StreamUrl
+	}
+	return ""
+}
+
+func (x *LoadStreamResponse) GetIndexUrl() string {
+	if x != nil {
+		return x.IndexUrl
+	}
+	return ""
 }
 
 type TerminateStreamRequest struct {
@@ -532,11 +558,17 @@ type ArchiveStreamRequest struct {
 	// Highest archived index, -1 if none.
 	TerminalIndex int64 `protobuf:"varint,4,opt,name=terminal_index,json=terminalIndex,proto3" json:"terminal_index,omitempty"`
 	// Non-empty: archival failed for good.
-	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
-	StreamUrl     string `protobuf:"bytes,10,opt,name=stream_url,json=streamUrl,proto3" json:"stream_url,omitempty"`
-	StreamSize    int64  `protobuf:"varint,11,opt,name=stream_size,json=streamSize,proto3" json:"stream_size,omitempty"`
-	IndexUrl      string `protobuf:"bytes,20,opt,name=index_url,json=indexUrl,proto3" json:"index_url,omitempty"`
-	IndexSize     int64  `protobuf:"varint,21,opt,name=index_size,json=indexSize,proto3" json:"index_size,omitempty"`
+	Error      string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	StreamUrl  string `protobuf:"bytes,10,opt,name=stream_url,json=streamUrl,proto3" json:"stream_url,omitempty"`
+	StreamSize int64  `protobuf:"varint,11,opt,name=stream_size,json=streamSize,proto3" json:"stream_size,omitempty"`
+	IndexUrl   string `protobuf:"bytes,20,opt,name=index_url,json=indexUrl,proto3" json:"index_url,omitempty"`
+	IndexSize  int64  `protobuf:"varint,21,opt,name=index_size,json=indexSize,proto3" json:"index_size,omitempty"`
+	// Extension: index ranges up to the reported end that are known not to come. Without any, an archive whose
+	// log_entry_count is not its end + 1 is incomplete all the same.
+	Missing []*MissingRange `protobuf:"bytes,1000,rep,name=missing,proto3" json:"missing,omitempty"`
+	// Extension: bytes of content, and lines (text) or datagrams.
+	ContentSize   int64 `protobuf:"varint,1001,opt,name=content_size,json=contentSize,proto3" json:"content_size,omitempty"`
+	Lines         int64 `protobuf:"varint,1002,opt,name=lines,proto3" json:"lines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -634,6 +666,80 @@ func (x *ArchiveStreamRequest) GetIndexSize() int64 {
 	return 0
 }
 
+func (x *ArchiveStreamRequest) GetMissing() []*MissingRange {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+func (x *ArchiveStreamRequest) GetContentSize() int64 {
+	if x != nil {
+		return x.ContentSize
+	}
+	return 0
+}
+
+func (x *ArchiveStreamRequest) GetLines() int64 {
+	if x != nil {
+		return x.Lines
+	}
+	return 0
+}
+
+// MissingRange is a range of stream indices, both ends included.
+type MissingRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         int64                  `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last          int64                  `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MissingRange) Reset() {
+	*x = MissingRange{}
+	mi := &file_logdog_services_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MissingRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MissingRange) ProtoMessage() {}
+
+func (x *MissingRange) ProtoReflect() protoreflect.Message {
+	mi := &file_logdog_services_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MissingRange.ProtoReflect.Descriptor instead.
+func (*MissingRange) Descriptor() ([]byte, []int) {
+	return file_logdog_services_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *MissingRange) GetFirst() int64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *MissingRange) GetLast() int64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
 type BatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Req           []*BatchRequest_Entry  `protobuf:"bytes,1,rep,name=req,proto3" json:"req,omitempty"`
@@ -643,7 +749,7 @@ type BatchRequest struct {
 
 func (x *BatchRequest) Reset() {
 	*x = BatchRequest{}
-	mi := &file_logdog_services_proto_msgTypes[8]
+	mi := &file_logdog_services_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +761,7 @@ func (x *BatchRequest) String() string {
 func (*BatchRequest) ProtoMessage() {}
 
 func (x *BatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[8]
+	mi := &file_logdog_services_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +774,7 @@ func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
 func (*BatchRequest) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{8}
+	return file_logdog_services_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BatchRequest) GetReq() []*BatchRequest_Entry {
@@ -687,7 +793,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_logdog_services_proto_msgTypes[9]
+	mi := &file_logdog_services_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +805,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[9]
+	mi := &file_logdog_services_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +818,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{9}
+	return file_logdog_services_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BatchResponse) GetResp() []*BatchResponse_Entry {
@@ -723,20 +829,24 @@ func (x *BatchResponse) GetResp() []*BatchResponse_Entry {
 }
 
 type ArchiveTask struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Project       string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
-	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
-	TaskName      string                 `protobuf:"bytes,7,opt,name=task_name,json=taskName,proto3" json:"task_name,omitempty"`
-	Realm         string                 `protobuf:"bytes,8,opt,name=realm,proto3" json:"realm,omitempty"`
-	RetryCount    int64                  `protobuf:"varint,9,opt,name=retry_count,json=retryCount,proto3" json:"retry_count,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Project    string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	Id         string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Key        []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	TaskName   string                 `protobuf:"bytes,7,opt,name=task_name,json=taskName,proto3" json:"task_name,omitempty"`
+	Realm      string                 `protobuf:"bytes,8,opt,name=realm,proto3" json:"realm,omitempty"`
+	RetryCount int64                  `protobuf:"varint,9,opt,name=retry_count,json=retryCount,proto3" json:"retry_count,omitempty"`
+	// Extension, in DeleteRequest: positive hands the task back, to be leased again after this time, instead of deleting it.
+	RetryAfter *durationpb.Duration `protobuf:"bytes,1000,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	// Extension, with retry_after: why, for the operator's view.
+	RetryReason   string `protobuf:"bytes,1001,opt,name=retry_reason,json=retryReason,proto3" json:"retry_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ArchiveTask) Reset() {
 	*x = ArchiveTask{}
-	mi := &file_logdog_services_proto_msgTypes[10]
+	mi := &file_logdog_services_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +858,7 @@ func (x *ArchiveTask) String() string {
 func (*ArchiveTask) ProtoMessage() {}
 
 func (x *ArchiveTask) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[10]
+	mi := &file_logdog_services_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +871,7 @@ func (x *ArchiveTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveTask.ProtoReflect.Descriptor instead.
 func (*ArchiveTask) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{10}
+	return file_logdog_services_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ArchiveTask) GetProject() string {
@@ -806,17 +916,33 @@ func (x *ArchiveTask) GetRetryCount() int64 {
 	return 0
 }
 
+func (x *ArchiveTask) GetRetryAfter() *durationpb.Duration {
+	if x != nil {
+		return x.RetryAfter
+	}
+	return nil
+}
+
+func (x *ArchiveTask) GetRetryReason() string {
+	if x != nil {
+		return x.RetryReason
+	}
+	return ""
+}
+
 type LeaseRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MaxTasks      int64                  `protobuf:"varint,1,opt,name=max_tasks,json=maxTasks,proto3" json:"max_tasks,omitempty"`
-	LeaseTime     *durationpb.Duration   `protobuf:"bytes,2,opt,name=lease_time,json=leaseTime,proto3" json:"lease_time,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	MaxTasks  int64                  `protobuf:"varint,1,opt,name=max_tasks,json=maxTasks,proto3" json:"max_tasks,omitempty"`
+	LeaseTime *durationpb.Duration   `protobuf:"bytes,2,opt,name=lease_time,json=leaseTime,proto3" json:"lease_time,omitempty"`
+	// Extension: hold the call for at most this time until there is a task.
+	Wait          *durationpb.Duration `protobuf:"bytes,1000,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_logdog_services_proto_msgTypes[11]
+	mi := &file_logdog_services_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +954,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[11]
+	mi := &file_logdog_services_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +967,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{11}
+	return file_logdog_services_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LeaseRequest) GetMaxTasks() int64 {
@@ -858,6 +984,13 @@ func (x *LeaseRequest) GetLeaseTime() *durationpb.Duration {
 	return nil
 }
 
+func (x *LeaseRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
 type LeaseResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tasks         []*ArchiveTask         `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
@@ -867,7 +1000,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_logdog_services_proto_msgTypes[12]
+	mi := &file_logdog_services_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +1012,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[12]
+	mi := &file_logdog_services_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1025,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{12}
+	return file_logdog_services_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LeaseResponse) GetTasks() []*ArchiveTask {
@@ -911,7 +1044,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_logdog_services_proto_msgTypes[13]
+	mi := &file_logdog_services_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1056,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[13]
+	mi := &file_logdog_services_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1069,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{13}
+	return file_logdog_services_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteRequest) GetTasks() []*ArchiveTask {
@@ -961,7 +1094,7 @@ type BatchRequest_Entry struct {
 
 func (x *BatchRequest_Entry) Reset() {
 	*x = BatchRequest_Entry{}
-	mi := &file_logdog_services_proto_msgTypes[14]
+	mi := &file_logdog_services_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1106,7 @@ func (x *BatchRequest_Entry) String() string {
 func (*BatchRequest_Entry) ProtoMessage() {}
 
 func (x *BatchRequest_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[14]
+	mi := &file_logdog_services_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1119,7 @@ func (x *BatchRequest_Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest_Entry.ProtoReflect.Descriptor instead.
 func (*BatchRequest_Entry) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{8, 0}
+	return file_logdog_services_proto_rawDescGZIP(), []int{9, 0}
 }
 
 func (x *BatchRequest_Entry) GetValue() isBatchRequest_Entry_Value {
@@ -1075,7 +1208,7 @@ type BatchResponse_Entry struct {
 
 func (x *BatchResponse_Entry) Reset() {
 	*x = BatchResponse_Entry{}
-	mi := &file_logdog_services_proto_msgTypes[15]
+	mi := &file_logdog_services_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1220,7 @@ func (x *BatchResponse_Entry) String() string {
 func (*BatchResponse_Entry) ProtoMessage() {}
 
 func (x *BatchResponse_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[15]
+	mi := &file_logdog_services_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1233,7 @@ func (x *BatchResponse_Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse_Entry.ProtoReflect.Descriptor instead.
 func (*BatchResponse_Entry) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{9, 0}
+	return file_logdog_services_proto_rawDescGZIP(), []int{10, 0}
 }
 
 func (x *BatchResponse_Entry) GetIndex() int32 {
@@ -1196,18 +1329,22 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\x11LoadStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
-	"\x04desc\x18\x03 \x01(\bR\x04desc\"\xae\x01\n" +
+	"\x04desc\x18\x03 \x01(\bR\x04desc\"\xaf\x02\n" +
 	"\x12LoadStreamResponse\x124\n" +
 	"\x05state\x18\x01 \x01(\v2\x1e.logdog.InternalLogStreamStateR\x05state\x12\x12\n" +
 	"\x04desc\x18\x02 \x01(\fR\x04desc\x12+\n" +
 	"\x03age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12!\n" +
-	"\farchival_key\x18\x04 \x01(\fR\varchivalKey\"\xa9\x01\n" +
+	"\farchival_key\x18\x04 \x01(\fR\varchivalKey\x12A\n" +
+	"\x0eterminated_age\x18\xe8\a \x01(\v2\x19.google.protobuf.DurationR\rterminatedAge\x12\x1e\n" +
+	"\n" +
+	"stream_url\x18\xe9\a \x01(\tR\tstreamUrl\x12\x1c\n" +
+	"\tindex_url\x18\xea\a \x01(\tR\bindexUrl\"\xa9\x01\n" +
 	"\x16TerminateStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
 	"\x06secret\x18\x03 \x01(\fR\x06secret\x12%\n" +
 	"\x0eterminal_index\x18\x04 \x01(\x03R\rterminalIndex\x12&\n" +
-	"\x0eterminal_empty\x18\xe8\a \x01(\bR\rterminalEmpty\"\xad\x02\n" +
+	"\x0eterminal_empty\x18\xe8\a \x01(\bR\rterminalEmpty\"\x99\x03\n" +
 	"\x14ArchiveStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12&\n" +
@@ -1221,7 +1358,13 @@ const file_logdog_services_proto_rawDesc = "" +
 	"streamSize\x12\x1b\n" +
 	"\tindex_url\x18\x14 \x01(\tR\bindexUrl\x12\x1d\n" +
 	"\n" +
-	"index_size\x18\x15 \x01(\x03R\tindexSizeJ\x04\b\x1e\x10\x1fJ\x04\b\x1f\x10 \"\xeb\x02\n" +
+	"index_size\x18\x15 \x01(\x03R\tindexSize\x12/\n" +
+	"\amissing\x18\xe8\a \x03(\v2\x14.logdog.MissingRangeR\amissing\x12\"\n" +
+	"\fcontent_size\x18\xe9\a \x01(\x03R\vcontentSize\x12\x15\n" +
+	"\x05lines\x18\xea\a \x01(\x03R\x05linesJ\x04\b\x1e\x10\x1fJ\x04\b\x1f\x10 \"8\n" +
+	"\fMissingRange\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x03R\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\x03R\x04last\"\xeb\x02\n" +
 	"\fBatchRequest\x12,\n" +
 	"\x03req\x18\x01 \x03(\v2\x1a.logdog.BatchRequest.EntryR\x03req\x1a\xac\x02\n" +
 	"\x05Entry\x12H\n" +
@@ -1239,7 +1382,7 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\x0fregister_stream\x18\x03 \x01(\v2\x1e.logdog.RegisterStreamResponseH\x00R\x0eregisterStream\x12=\n" +
 	"\vload_stream\x18\x04 \x01(\v2\x1a.logdog.LoadStreamResponseH\x00R\n" +
 	"loadStreamB\a\n" +
-	"\x05value\"\xaf\x01\n" +
+	"\x05value\"\x90\x02\n" +
 	"\vArchiveTask\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
@@ -1247,11 +1390,15 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\ttask_name\x18\a \x01(\tR\btaskName\x12\x14\n" +
 	"\x05realm\x18\b \x01(\tR\x05realm\x12\x1f\n" +
 	"\vretry_count\x18\t \x01(\x03R\n" +
-	"retryCountJ\x04\b\x04\x10\x05J\x04\b\x05\x10\x06J\x04\b\x06\x10\a\"e\n" +
+	"retryCount\x12;\n" +
+	"\vretry_after\x18\xe8\a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryAfter\x12\"\n" +
+	"\fretry_reason\x18\xe9\a \x01(\tR\vretryReasonJ\x04\b\x04\x10\x05J\x04\b\x05\x10\x06J\x04\b\x06\x10\a\"\x95\x01\n" +
 	"\fLeaseRequest\x12\x1b\n" +
 	"\tmax_tasks\x18\x01 \x01(\x03R\bmaxTasks\x128\n" +
 	"\n" +
-	"lease_time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tleaseTime\":\n" +
+	"lease_time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tleaseTime\x12.\n" +
+	"\x04wait\x18\xe8\a \x01(\v2\x19.google.protobuf.DurationR\x04wait\":\n" +
 	"\rLeaseResponse\x12)\n" +
 	"\x05tasks\x18\x01 \x03(\v2\x13.logdog.ArchiveTaskR\x05tasks\":\n" +
 	"\rDeleteRequest\x12)\n" +
@@ -1278,7 +1425,7 @@ func file_logdog_services_proto_rawDescGZIP() []byte {
 	return file_logdog_services_proto_rawDescData
 }
 
-var file_logdog_services_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_logdog_services_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_logdog_services_proto_goTypes = []any{
 	(*Error)(nil),                  // 0: logdog.Error
 	(*InternalLogStreamState)(nil), // 1: logdog.InternalLogStreamState
@@ -1288,53 +1435,58 @@ var file_logdog_services_proto_goTypes = []any{
 	(*LoadStreamResponse)(nil),     // 5: logdog.LoadStreamResponse
 	(*TerminateStreamRequest)(nil), // 6: logdog.TerminateStreamRequest
 	(*ArchiveStreamRequest)(nil),   // 7: logdog.ArchiveStreamRequest
-	(*BatchRequest)(nil),           // 8: logdog.BatchRequest
-	(*BatchResponse)(nil),          // 9: logdog.BatchResponse
-	(*ArchiveTask)(nil),            // 10: logdog.ArchiveTask
-	(*LeaseRequest)(nil),           // 11: logdog.LeaseRequest
-	(*LeaseResponse)(nil),          // 12: logdog.LeaseResponse
-	(*DeleteRequest)(nil),          // 13: logdog.DeleteRequest
-	(*BatchRequest_Entry)(nil),     // 14: logdog.BatchRequest.Entry
-	(*BatchResponse_Entry)(nil),    // 15: logdog.BatchResponse.Entry
-	(*durationpb.Duration)(nil),    // 16: google.protobuf.Duration
-	(*emptypb.Empty)(nil),          // 17: google.protobuf.Empty
+	(*MissingRange)(nil),           // 8: logdog.MissingRange
+	(*BatchRequest)(nil),           // 9: logdog.BatchRequest
+	(*BatchResponse)(nil),          // 10: logdog.BatchResponse
+	(*ArchiveTask)(nil),            // 11: logdog.ArchiveTask
+	(*LeaseRequest)(nil),           // 12: logdog.LeaseRequest
+	(*LeaseResponse)(nil),          // 13: logdog.LeaseResponse
+	(*DeleteRequest)(nil),          // 14: logdog.DeleteRequest
+	(*BatchRequest_Entry)(nil),     // 15: logdog.BatchRequest.Entry
+	(*BatchResponse_Entry)(nil),    // 16: logdog.BatchResponse.Entry
+	(*durationpb.Duration)(nil),    // 17: google.protobuf.Duration
+	(*emptypb.Empty)(nil),          // 18: google.protobuf.Empty
 }
 var file_logdog_services_proto_depIdxs = []int32{
 	1,  // 0: logdog.RegisterStreamResponse.state:type_name -> logdog.InternalLogStreamState
 	0,  // 1: logdog.RegisterStreamResponse.error:type_name -> logdog.Error
 	1,  // 2: logdog.LoadStreamResponse.state:type_name -> logdog.InternalLogStreamState
-	16, // 3: logdog.LoadStreamResponse.age:type_name -> google.protobuf.Duration
-	14, // 4: logdog.BatchRequest.req:type_name -> logdog.BatchRequest.Entry
-	15, // 5: logdog.BatchResponse.resp:type_name -> logdog.BatchResponse.Entry
-	16, // 6: logdog.LeaseRequest.lease_time:type_name -> google.protobuf.Duration
-	10, // 7: logdog.LeaseResponse.tasks:type_name -> logdog.ArchiveTask
-	10, // 8: logdog.DeleteRequest.tasks:type_name -> logdog.ArchiveTask
-	2,  // 9: logdog.BatchRequest.Entry.register_stream:type_name -> logdog.RegisterStreamRequest
-	4,  // 10: logdog.BatchRequest.Entry.load_stream:type_name -> logdog.LoadStreamRequest
-	6,  // 11: logdog.BatchRequest.Entry.terminate_stream:type_name -> logdog.TerminateStreamRequest
-	7,  // 12: logdog.BatchRequest.Entry.archive_stream:type_name -> logdog.ArchiveStreamRequest
-	0,  // 13: logdog.BatchResponse.Entry.err:type_name -> logdog.Error
-	3,  // 14: logdog.BatchResponse.Entry.register_stream:type_name -> logdog.RegisterStreamResponse
-	5,  // 15: logdog.BatchResponse.Entry.load_stream:type_name -> logdog.LoadStreamResponse
-	2,  // 16: logdog.Services.RegisterStream:input_type -> logdog.RegisterStreamRequest
-	4,  // 17: logdog.Services.LoadStream:input_type -> logdog.LoadStreamRequest
-	6,  // 18: logdog.Services.TerminateStream:input_type -> logdog.TerminateStreamRequest
-	7,  // 19: logdog.Services.ArchiveStream:input_type -> logdog.ArchiveStreamRequest
-	8,  // 20: logdog.Services.Batch:input_type -> logdog.BatchRequest
-	11, // 21: logdog.Services.LeaseArchiveTasks:input_type -> logdog.LeaseRequest
-	13, // 22: logdog.Services.DeleteArchiveTasks:input_type -> logdog.DeleteRequest
-	3,  // 23: logdog.Services.RegisterStream:output_type -> logdog.RegisterStreamResponse
-	5,  // 24: logdog.Services.LoadStream:output_type -> logdog.LoadStreamResponse
-	17, // 25: logdog.Services.TerminateStream:output_type -> google.protobuf.Empty
-	17, // 26: logdog.Services.ArchiveStream:output_type -> google.protobuf.Empty
-	9,  // 27: logdog.Services.Batch:output_type -> logdog.BatchResponse
-	12, // 28: logdog.Services.LeaseArchiveTasks:output_type -> logdog.LeaseResponse
-	17, // 29: logdog.Services.DeleteArchiveTasks:output_type -> google.protobuf.Empty
-	23, // [23:30] is the sub-list for method output_type
-	16, // [16:23] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	17, // 3: logdog.LoadStreamResponse.age:type_name -> google.protobuf.Duration
+	17, // 4: logdog.LoadStreamResponse.terminated_age:type_name -> google.protobuf.Duration
+	8,  // 5: logdog.ArchiveStreamRequest.missing:type_name -> logdog.MissingRange
+	15, // 6: logdog.BatchRequest.req:type_name -> logdog.BatchRequest.Entry
+	16, // 7: logdog.BatchResponse.resp:type_name -> logdog.BatchResponse.Entry
+	17, // 8: logdog.ArchiveTask.retry_after:type_name -> google.protobuf.Duration
+	17, // 9: logdog.LeaseRequest.lease_time:type_name -> google.protobuf.Duration
+	17, // 10: logdog.LeaseRequest.wait:type_name -> google.protobuf.Duration
+	11, // 11: logdog.LeaseResponse.tasks:type_name -> logdog.ArchiveTask
+	11, // 12: logdog.DeleteRequest.tasks:type_name -> logdog.ArchiveTask
+	2,  // 13: logdog.BatchRequest.Entry.register_stream:type_name -> logdog.RegisterStreamRequest
+	4,  // 14: logdog.BatchRequest.Entry.load_stream:type_name -> logdog.LoadStreamRequest
+	6,  // 15: logdog.BatchRequest.Entry.terminate_stream:type_name -> logdog.TerminateStreamRequest
+	7,  // 16: logdog.BatchRequest.Entry.archive_stream:type_name -> logdog.ArchiveStreamRequest
+	0,  // 17: logdog.BatchResponse.Entry.err:type_name -> logdog.Error
+	3,  // 18: logdog.BatchResponse.Entry.register_stream:type_name -> logdog.RegisterStreamResponse
+	5,  // 19: logdog.BatchResponse.Entry.load_stream:type_name -> logdog.LoadStreamResponse
+	2,  // 20: logdog.Services.RegisterStream:input_type -> logdog.RegisterStreamRequest
+	4,  // 21: logdog.Services.LoadStream:input_type -> logdog.LoadStreamRequest
+	6,  // 22: logdog.Services.TerminateStream:input_type -> logdog.TerminateStreamRequest
+	7,  // 23: logdog.Services.ArchiveStream:input_type -> logdog.ArchiveStreamRequest
+	9,  // 24: logdog.Services.Batch:input_type -> logdog.BatchRequest
+	12, // 25: logdog.Services.LeaseArchiveTasks:input_type -> logdog.LeaseRequest
+	14, // 26: logdog.Services.DeleteArchiveTasks:input_type -> logdog.DeleteRequest
+	3,  // 27: logdog.Services.RegisterStream:output_type -> logdog.RegisterStreamResponse
+	5,  // 28: logdog.Services.LoadStream:output_type -> logdog.LoadStreamResponse
+	18, // 29: logdog.Services.TerminateStream:output_type -> google.protobuf.Empty
+	18, // 30: logdog.Services.ArchiveStream:output_type -> google.protobuf.Empty
+	10, // 31: logdog.Services.Batch:output_type -> logdog.BatchResponse
+	13, // 32: logdog.Services.LeaseArchiveTasks:output_type -> logdog.LeaseResponse
+	18, // 33: logdog.Services.DeleteArchiveTasks:output_type -> google.protobuf.Empty
+	27, // [27:34] is the sub-list for method output_type
+	20, // [20:27] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_logdog_services_proto_init() }
@@ -1342,13 +1494,13 @@ func file_logdog_services_proto_init() {
 	if File_logdog_services_proto != nil {
 		return
 	}
-	file_logdog_services_proto_msgTypes[14].OneofWrappers = []any{
+	file_logdog_services_proto_msgTypes[15].OneofWrappers = []any{
 		(*BatchRequest_Entry_RegisterStream)(nil),
 		(*BatchRequest_Entry_LoadStream)(nil),
 		(*BatchRequest_Entry_TerminateStream)(nil),
 		(*BatchRequest_Entry_ArchiveStream)(nil),
 	}
-	file_logdog_services_proto_msgTypes[15].OneofWrappers = []any{
+	file_logdog_services_proto_msgTypes[16].OneofWrappers = []any{
 		(*BatchResponse_Entry_Err)(nil),
 		(*BatchResponse_Entry_RegisterStream)(nil),
 		(*BatchResponse_Entry_LoadStream)(nil),
@@ -1359,7 +1511,7 @@ func file_logdog_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_logdog_services_proto_rawDesc), len(file_logdog_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
