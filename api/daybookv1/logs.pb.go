@@ -723,7 +723,9 @@ type FollowRequest struct {
 	// First stream index wanted.
 	Index int64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	// Wait for a stream that does not exist yet, instead of failing with NotFound.
-	Wait          bool `protobuf:"varint,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	Wait bool `protobuf:"varint,4,opt,name=wait,proto3" json:"wait,omitempty"`
+	// End after what there is now instead of waiting for more; the End then tells the state, OPEN included.
+	BacklogOnly   bool `protobuf:"varint,5,opt,name=backlog_only,json=backlogOnly,proto3" json:"backlog_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -786,7 +788,15 @@ func (x *FollowRequest) GetWait() bool {
 	return false
 }
 
-// FollowResponse carries entries in stream order without gap or repeat. The last response of a stream that ended has end set.
+func (x *FollowRequest) GetBacklogOnly() bool {
+	if x != nil {
+		return x.BacklogOnly
+	}
+	return false
+}
+
+// FollowResponse carries entries in stream order without gap or repeat. The last response has end set; a call that ends
+// without it was cut off.
 type FollowResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// State and descriptor; on the first response, and when the state changes.
@@ -977,12 +987,13 @@ const file_daybook_v1_logs_proto_rawDesc = "" +
 	"\astreams\x18\x04 \x03(\v2\x12.daybook.v1.StreamR\astreams\"n\n" +
 	"\x14ListPrefixesResponse\x12.\n" +
 	"\bprefixes\x18\x01 \x03(\v2\x12.daybook.v1.PrefixR\bprefixes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"g\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8a\x01\n" +
 	"\rFollowRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x03R\x05index\x12\x12\n" +
-	"\x04wait\x18\x04 \x01(\bR\x04wait\"\xed\x02\n" +
+	"\x04wait\x18\x04 \x01(\bR\x04wait\x12!\n" +
+	"\fbacklog_only\x18\x05 \x01(\bR\vbacklogOnly\"\xed\x02\n" +
 	"\x0eFollowResponse\x12*\n" +
 	"\x06stream\x18\x01 \x01(\v2\x12.daybook.v1.StreamR\x06stream\x12#\n" +
 	"\x04logs\x18\x02 \x03(\v2\x0f.logpb.LogEntryR\x04logs\x120\n" +
