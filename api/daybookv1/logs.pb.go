@@ -157,7 +157,9 @@ type Stream struct {
 	// Why the stream ended, when it did not end by itself.
 	EndReason string `protobuf:"bytes,10,opt,name=end_reason,json=endReason,proto3" json:"end_reason,omitempty"`
 	// Entries that will never come.
-	Missing       []*IndexRange `protobuf:"bytes,11,rep,name=missing,proto3" json:"missing,omitempty"`
+	Missing []*IndexRange `protobuf:"bytes,11,rep,name=missing,proto3" json:"missing,omitempty"`
+	// One past the index of the last entry stored so far; zero when there is none. A reader starts near the end with it.
+	NextIndex     int64 `protobuf:"varint,12,opt,name=next_index,json=nextIndex,proto3" json:"next_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,6 +269,13 @@ func (x *Stream) GetMissing() []*IndexRange {
 		return x.Missing
 	}
 	return nil
+}
+
+func (x *Stream) GetNextIndex() int64 {
+	if x != nil {
+		return x.NextIndex
+	}
+	return 0
 }
 
 type GetStreamRequest struct {
@@ -944,7 +953,7 @@ const file_daybook_v1_logs_proto_rawDesc = "" +
 	"\n" +
 	"IndexRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x03R\x05first\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\x03R\x04last\"\x9f\x03\n" +
+	"\x04last\x18\x02 \x01(\x03R\x04last\"\xbe\x03\n" +
 	"\x06Stream\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12-\n" +
@@ -958,7 +967,9 @@ const file_daybook_v1_logs_proto_rawDesc = "" +
 	"\n" +
 	"end_reason\x18\n" +
 	" \x01(\tR\tendReason\x120\n" +
-	"\amissing\x18\v \x03(\v2\x16.daybook.v1.IndexRangeR\amissing\"@\n" +
+	"\amissing\x18\v \x03(\v2\x16.daybook.v1.IndexRangeR\amissing\x12\x1d\n" +
+	"\n" +
+	"next_index\x18\f \x01(\x03R\tnextIndex\"@\n" +
 	"\x10GetStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\"\x84\x01\n" +
