@@ -1,0 +1,212 @@
+// Package process runs a command with its output both where it would go anyway and captured.
+//
+// To the command nothing changes: the output reaches our stdout and stderr untouched and at once, the exit code, signals and
+// the terminal's size pass through, and where it would have a terminal it gets one of its own (a PTY). What it writes to
+// stdout and to stderr is handed to the Butler as two readers. The Butler may push back for a moment, as a slow terminal
+// would; it can never hold the command for good.
+//
+// Run is called once per command, by one goroutine; it waits for all goroutines it starts.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+)
+
+// Mode says when the command gets a PTY.
+type Mode string
+
+// The modes. Auto gives a PTY for each of stdout and stderr that is a terminal of ours.
+const (
+	Auto   Mode = "auto"
+	Always Mode = "always"
+	Never  Mode = "never"
+)
+
+// linger is how long after the command's end its output may pause before it counts as over. Without a limit, a process left
+// in the background with our pipe as its stdout would hold us for ever.
+const linger = time.Second
+
+// Config says what to run.
+type Config struct {
+	// Args is the command and its arguments; the command is looked up in PATH.
+	Args []string
+	// Env is the command's environment; nil is ours.
+	Env []string
+	PTY Mode
+	// Stdin, Stdout and Stderr are ours. The command inherits Stdin unless it gets a PTY.
+	Stdin, Stdout, Stderr *os.File
+	// Capture is called for "stdout" and for "stderr", before the command starts. The reader then belongs to the callee,
+	// which closes it.
+	Capture func(name string, r io.ReadCloser) error
+	// Started is called when the command runs; optional.
+	Started func()
+}
+
+// Result tells how the command ended.
+type Result struct {
+	// ExitCode is what a shell would report: the command's, 128 plus the signal that killed it, 126 or 127 if it could not
+	// be started.
+	ExitCode int
+	// Err says why the command could not be started.
+	Err error
+	// Dropped is the bytes of output that the Butler did not take.
+	Dropped int64
+}
+
+// source is one of the two outputs on its way from the command.
+type source struct {
+	name  string
+	from  *os.File // our end of the pipe or PTY
+	child *os.File // the command's end; nil once given away
+	to    *os.File
+	pty   bool
+	feed  *feed
+}
+
+// Run runs the command to its end. An error means that capturing could not be set up; the command was not started then.
+// ctx's end kills the command.
+func Run(ctx context.Context, c Config) (Result, error) {
+	cmd := exec.Command(c.Args[0], c.Args[1:]...)
+	cmd.Env = c.Env
+
+	var sources []*source
+	defer func() {
+		for _, s := range sources {
+			s.close()
+		}
+	}()
+	for _, o := range []struct {
+		name string
+		to   *os.File
+	}{{"stdout", c.Stdout}, {"stderr", c.Stderr}} {
+		s, err := open(o.name, o.to, c.PTY)
+		if err != nil {
+			return Result{}, fmt.Errorf("open a pipe for the command's %s: %w", o.name, err)
+		}
+		sources = append(sources, s)
+	}
+	for _, s := range sources {
+		if err := c.Capture(s.name, s.feed); err != nil {
+			return Result{}, fmt.Errorf("capture the command's %s: %w", s.name, err)
+		}
+	}
+
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, sources[0].child, sources[1].child
+	term, err := attach(cmd, c.Stdin, sources)
+	if err != nil {
+		return Result{}, fmt.Errorf("set up the command's terminal: %w", err)
+	}
+	defer term.restore()
+
+	if err := cmd.Start(); err != nil {
+		return Result{ExitCode: startCode(err), Err: err}, nil
+	}
+	if c.Started != nil {
+		c.Started()
+	}
+	stopSignals := forwardSignals(cmd.Process, sources)
+	defer stopSignals()
+	stopKill := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	defer stopKill()
+	term.start()
+
+	var pumps sync.WaitGroup
+	for _, s := range sources {
+		_ = s.child.Close() // the command has its own; ours would keep the pipe open
+		s.child = nil
+		pumps.Go(s.pump)
+	}
+	waitErr := cmd.Wait()
+	for _, s := range sources {
+		s.linger()
+	}
+	pumps.Wait()
+
+	r := Result{ExitCode: exitCode(cmd.ProcessState, waitErr)}
+	for _, s := range sources {
+		r.Dropped += s.feed.Dropped()
+	}
+	return r, nil
+}
+
+func open(name string, to *os.File, mode Mode) (*source, error) {
+	s := &source{name: name, to: to, feed: newFeed()}
+	var err error
+	if wantPTY(mode, to) {
+		s.pty = true
+		s.from, s.child, err = openPTY()
+	} else {
+		s.from, s.child, err = openPipe()
+	}
+	return s, err
+}
+
+// pump moves output until it ends. Our own stdout comes first: the command must not see that it is captured.
+func (s *source) pump() {
+	defer s.feed.CloseWrite()
+	defer s.from.Close() // whoever still writes there is to learn that nobody reads
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := s.from.Read(buf)
+		if n > 0 {
+			if _, werr := s.to.Write(buf[:n]); werr != nil {
+				// Whoever read our output went away. The command is to learn that as it would without us: by a broken pipe.
+				_, _ = s.feed.Write(buf[:n])
+				return
+			}
+			_, _ = s.feed.Write(buf[:n]) // never fails
+		}
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) && n > 0 {
+				s.linger()
+				continue
+			}
+			return // the end: io.EOF, or EIO of a PTY without any user, or nothing came for long after the command ended
+		}
+		s.extend()
+	}
+}
+
+// linger begins the time limit for silence, once the command has ended.
+func (s *source) linger() {
+	s.feed.mu.Lock()
+	s.feed.lingering = true
+	s.feed.mu.Unlock()
+	_ = s.from.SetReadDeadline(time.Now().Add(linger))
+}
+
+// extend renews the limit after output came.
+func (s *source) extend() {
+	s.feed.mu.Lock()
+	lingering := s.feed.lingering
+	s.feed.mu.Unlock()
+	if lingering {
+		_ = s.from.SetReadDeadline(time.Now().Add(linger))
+	}
+}
+
+func (s *source) close() {
+	if s.child != nil {
+		_ = s.child.Close()
+	}
+	if s.from != nil {
+		_ = s.from.Close()
+	}
+	s.feed.CloseWrite()
+}
+
+// startCode is what a shell reports for a command that it cannot start.
+func startCode(err error) int {
+	if errors.Is(err, fs.ErrPermission) {
+		return 126
+	}
+	return 127
+}

@@ -1,0 +1,208 @@
+//go:build unix
+
+package process
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+func wantPTY(mode Mode, to *os.File) bool {
+	return mode == Always || mode == Auto && term.IsTerminal(int(to.Fd()))
+}
+
+func openPTY() (ours, theirs *os.File, err error) { return pty.Open() }
+
+// terminal is our side of the command's PTYs: their size, and our terminal's keys.
+type terminal struct {
+	size    *os.File // a terminal of ours, the model of the size; nil if there is none
+	ptys    []*os.File
+	keys    *os.File // our stdin, when it feeds the PTY
+	state   *term.State
+	wake    *os.File // closing it ends the copying of keys
+	resized chan os.Signal
+	wg      sync.WaitGroup
+}
+
+// attach gives the command its PTYs: the first is its controlling terminal, in a session of its own.
+func attach(cmd *exec.Cmd, stdin *os.File, sources []*source) (*terminal, error) {
+	t := &terminal{}
+	var theirs *os.File
+	for _, s := range sources {
+		if !s.pty {
+			continue
+		}
+		t.ptys = append(t.ptys, s.from)
+		if theirs == nil {
+			theirs = s.child
+		}
+	}
+	if theirs == nil {
+		cmd.SysProcAttr = groupAttr()
+		return t, nil
+	}
+	for _, f := range []*os.File{stdin, sources[0].to, sources[1].to} {
+		if f != nil && term.IsTerminal(int(f.Fd())) {
+			t.size = f
+			break
+		}
+	}
+	t.resize()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
+	if theirs != sources[0].child {
+		cmd.SysProcAttr.Ctty = 2
+	}
+	if stdin != nil && term.IsTerminal(int(stdin.Fd())) {
+		cmd.Stdin = theirs
+		t.keys = stdin
+	}
+	return t, nil
+}
+
+// start begins to pass on keys and size changes; restore ends it.
+func (t *terminal) start() {
+	if len(t.ptys) == 0 {
+		return
+	}
+	if t.size != nil {
+		t.resized = make(chan os.Signal, 1)
+		signal.Notify(t.resized, syscall.SIGWINCH)
+		t.resize() // it may have changed since attach
+		t.wg.Go(func() {
+			for range t.resized {
+				t.resize()
+			}
+		})
+	}
+	if t.keys == nil {
+		return
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return // the command runs without keys; it can be interrupted by a signal
+	}
+	state, err := term.MakeRaw(int(t.keys.Fd()))
+	if err != nil {
+		_ = r.Close()
+		_ = w.Close()
+		return
+	}
+	t.state, t.wake = state, w
+	t.wg.Go(func() {
+		defer r.Close()
+		copyKeys(t.ptys[0], t.keys, r)
+	})
+}
+
+// copyKeys copies from a terminal until cancel becomes readable. A read of a terminal cannot be interrupted, hence the poll.
+func copyKeys(to, from, cancel *os.File) {
+	buf := make([]byte, 4096)
+	fds := []unix.PollFd{{Fd: int32(from.Fd()), Events: unix.POLLIN}, {Fd: int32(cancel.Fd()), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(fds, -1); err != nil {
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			return
+		}
+		if fds[1].Revents != 0 {
+			return
+		}
+		n, err := from.Read(buf)
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (t *terminal) resize() {
+	if t.size == nil {
+		return
+	}
+	for _, p := range t.ptys {
+		_ = pty.InheritSize(t.size, p)
+	}
+}
+
+func (t *terminal) restore() {
+	if t.resized != nil {
+		signal.Stop(t.resized)
+		close(t.resized)
+	}
+	if t.wake != nil {
+		_ = t.wake.Close()
+	}
+	t.wg.Wait()
+	if t.state != nil {
+		_ = term.Restore(int(t.keys.Fd()), t.state)
+	}
+}
+
+// groupAttr puts the command into a process group of its own when there is no terminal, so that signals reach all of it. With
+// a terminal it must stay in ours, which is the one that may read from the terminal and gets its Ctrl-C.
+func groupAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: !haveTerminal()}
+}
+
+func haveTerminal() bool {
+	f, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	// The terminal's keys reach us only if we are in its foreground.
+	pgrp, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPGRP)
+	return err == nil && pgrp == unix.Getpgrp()
+}
+
+// forwardSignals passes on what is sent to us. Ctrl-C of a terminal reaches the command without our help.
+func forwardSignals(p *os.Process, sources []*source) (stop func()) {
+	shared := !sources[0].pty && !sources[1].pty && haveTerminal()
+	c := make(chan os.Signal, 16)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE} {
+		if s == syscall.SIGPIPE || !signal.Ignored(s) { // nohup stays nohup
+			signal.Notify(c, s)
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for s := range c {
+			switch {
+			case s == syscall.SIGPIPE: // ours: Write reports it
+			case shared && (s == syscall.SIGINT || s == syscall.SIGQUIT):
+			case shared:
+				_ = p.Signal(s)
+			default:
+				_ = syscall.Kill(-p.Pid, s.(syscall.Signal))
+			}
+		}
+	})
+	return func() {
+		signal.Stop(c)
+		close(c)
+		wg.Wait()
+	}
+}
+
+func exitCode(s *os.ProcessState, _ error) int {
+	if s == nil {
+		return 127
+	}
+	if ws, ok := s.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return s.ExitCode()
+}
