@@ -1,0 +1,86 @@
+# What a contributor needs: `make run` and `make test`. `make help` lists the rest.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+GENERATED := '*.pb.go' web/dist
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## start a server with everything on this machine
+	go run ./cmd/daybook serve
+
+.PHONY: build
+build: ## build bin/daybook
+	CGO_ENABLED=0 go build -trimpath -o bin/daybook ./cmd/daybook
+
+.PHONY: test
+test: setup check-gen lint vuln cross test-web test-go ## install what is missing, then check and test everything
+
+.PHONY: test-go
+test-go: ## all Go tests with the race detector
+	CGO_ENABLED=1 go test -race -timeout 15m ./...
+
+.PHONY: test-large
+test-large: ## whole-system tests at full size
+	DAYBOOK_TEST_LARGE=1 go test -count=1 -timeout 60m -v ./test/...
+
+.PHONY: test-web
+test-web: setup-web ## tests of the viewer
+	npm --prefix web test
+
+.PHONY: bench
+bench: ## measure and print one table
+	go run ./bench
+
+.PHONY: lint
+lint: setup-go ## formatting, linters, import arrows
+	@bad=$$(git ls-files -co --exclude-standard '*.go' | grep -v '\.pb\.go$$' | while read -r f; do [ ! -e "$$f" ] || echo "$$f"; done | xargs gofumpt -l); \
+	if [ -n "$$bad" ]; then echo "gofumpt -w would change:"; echo "$$bad"; exit 1; fi
+	golangci-lint run
+
+.PHONY: gen
+gen: setup-go setup-web ## write generated code and the viewer's assets anew
+	buf generate
+	npm --prefix web run build
+
+.PHONY: check-gen
+check-gen: gen ## fail if generated files differ from what is committed
+	@git diff --exit-code --stat -- $(GENERATED)
+	@new=$$(git ls-files -o --exclude-standard -- $(GENERATED)); \
+	if [ -n "$$new" ]; then echo "generated and not committed:"; echo "$$new"; exit 1; fi
+
+.PHONY: vuln
+vuln: setup-go ## look for known vulnerabilities
+	tools/vulncheck
+
+.PHONY: cross
+cross: ## compile for every platform, tests included for one architecture of each
+	@for p in $(PLATFORMS); do \
+		echo "build $$p"; \
+		GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 go build -o /dev/null ./cmd/daybook; \
+	done
+	@for os in darwin windows; do \
+		echo "vet $$os"; \
+		GOOS=$$os GOARCH=amd64 CGO_ENABLED=0 go vet ./...; \
+	done
+
+.PHONY: setup setup-packages setup-go setup-web
+setup: setup-packages setup-go setup-web ## install what the other targets need and this machine lacks
+
+setup-packages:
+	@tools/setup packages
+
+setup-go:
+	@tools/setup go
+
+setup-web: setup-packages
+	@tools/setup web
