@@ -13,13 +13,18 @@ package storage
 
 import (
 	"context"
+	"math"
 
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
-// MaxEntrySize is the largest serialized entry, in bytes (spec archive 3.3).
-const MaxEntrySize = 10 << 20
+const (
+	// MaxEntrySize is the largest serialized entry, in bytes (spec archive 3.3).
+	MaxEntrySize = 10 << 20
+	// MaxBatchSize is the most bytes of values in one batch.
+	MaxBatchSize = 1 << 30
+)
 
 var (
 	// ErrDoesNotExist is returned by Tail for a stream without entries.
@@ -36,11 +41,37 @@ type Stream struct {
 	Path    types.StreamPath
 }
 
+// String returns project/path.
+func (s Stream) String() string { return string(s.Project) + "/" + string(s.Path) }
+
 // PutRequest is a run of serialized entries: Values[k] has the index Index+k.
 type PutRequest struct {
 	Stream
 	Index  types.MessageIndex
 	Values [][]byte
+}
+
+// Validate refuses a run that no store can hold: negative indices, indices that overflow, values above MaxEntrySize.
+func (r *PutRequest) Validate() error {
+	if r.Index < 0 || int64(r.Index) > math.MaxInt64-int64(len(r.Values)) {
+		return fault.New(fault.Invalid, "storage: put %s: %d entries from index %d: no such indices", r.Stream, len(r.Values), r.Index)
+	}
+	for i, v := range r.Values {
+		if len(v) > MaxEntrySize {
+			return fault.New(fault.Invalid, "storage: put %s: entry %d has %d bytes; at most %d are allowed",
+				r.Stream, r.Index+types.MessageIndex(i), len(v), MaxEntrySize)
+		}
+	}
+	return nil
+}
+
+// Size is the bytes of the values.
+func (r *PutRequest) Size() int {
+	n := 0
+	for _, v := range r.Values {
+		n += len(v)
+	}
+	return n
 }
 
 // GetRequest selects entries with an index of at least Index, in ascending order.
@@ -67,15 +98,15 @@ type GetCallback func(Entry) bool
 // Storage is a store of entries.
 type Storage interface {
 	// Put stores a run of entries. It may return before they are on stable storage (see Sync), but not before Get sees them.
-	// Indices that are already there are left as they are, and the others are stored. The values may be kept and must not be
-	// changed afterwards.
+	// Indices that are already there are left as they are, whatever the new value, and the others are stored. The values may
+	// be kept and must not be changed afterwards.
 	Put(ctx context.Context, r PutRequest) error
 	// Get calls cb for each entry, with gaps where there are gaps. A stream without entries gives none and no error. It may
 	// stop early for its own reasons: fewer entries than wanted do not mean the end.
 	Get(ctx context.Context, r GetRequest, cb GetCallback) error
 	// Tail returns the last entry of the run that begins at index 0 without a gap, or ErrDoesNotExist.
 	Tail(ctx context.Context, s Stream) (Entry, error)
-	// Expunge removes all entries of the stream.
+	// Expunge removes all entries of the stream. They are gone for good when it returns.
 	Expunge(ctx context.Context, s Stream) error
 	// Watch wakes a reader after entries of the stream became visible to Get. The channel's wake-ups are coalesced; stop must
 	// be called once. Subscribe before looking.
@@ -94,6 +125,7 @@ type Storage interface {
 // of the journal they came from. So after a crash the reader goes on exactly behind what is stored, and loses and repeats nothing.
 // A Batch is used by one goroutine at a time.
 type Batch interface {
+	// Put adds a run of entries. The values must not be changed afterwards.
 	Put(r PutRequest) error
 	// SetCheckpoint records the reader's position: the journal offset of the first byte not covered by the batch.
 	SetCheckpoint(reader string, offset int64)
