@@ -46,7 +46,7 @@ func CodecOfExtension(ext string) (CompressionCodec, error) {
 	case "", ".gzod":
 		return CompressionCodec_GZIP_OFFLOAD_DECOMPRESSION, nil
 	}
-	return CompressionCodec_INVALID, violation(InvalidCodec, "no compression codec has the extension %s", quote(ext))
+	return CompressionCodec_INVALID, violation(UnknownExtension, "no compression codec has the extension %s", quote(ext))
 }
 
 // SHA1SumFromDigest returns the message of a digest.
@@ -79,8 +79,11 @@ func (x *Fragment) Validate() error {
 	if err := Journal(x.GetJournal()).Validate(); err != nil {
 		return at("Journal", err)
 	}
-	if x.GetBegin() < 0 || x.GetEnd() < x.GetBegin() {
-		return violation(OffsetOutOfRange, "begin %d and end %d are not a span", x.GetBegin(), x.GetEnd())
+	switch {
+	case x.GetBegin() < 0:
+		return violation(OffsetOutOfRange, "begin %d is negative", x.GetBegin())
+	case x.GetBegin() > x.GetEnd():
+		return violation(BeginAfterEnd, "begin %d is after end %d", x.GetBegin(), x.GetEnd())
 	}
 	if err := x.GetCompressionCodec().Validate(); err != nil {
 		return at("CompressionCodec", err)
@@ -110,36 +113,49 @@ func (x *Fragment) ContentPath() string {
 func ParseFragmentFromRelativePath(journal Journal, name string) (*Fragment, error) {
 	f := &Fragment{Journal: string(journal)}
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		if i == 0 {
+			return nil, at("PathPostfix", violation(LeadingSlash, "path %s must not begin with a slash", quote(name)))
+		}
 		f.PathPostfix, name = name[:i], name[i+1:]
 	}
 	base, ext := name, ""
 	if i := strings.LastIndexByte(name, '.'); i >= 0 {
 		base, ext = name[:i], name[i:]
 	}
+	fields := strings.Split(base, "-")
+	if len(fields) != 3 {
+		return nil, violation(FragmentName, "fragment name %s is not begin-end-sum", quote(base))
+	}
 	var err error
 	if f.CompressionCodec, err = CodecOfExtension(ext); err != nil {
 		return nil, err
 	}
-	fields := strings.Split(base, "-")
-	if len(fields) != 3 {
-		return nil, violation(BadFragmentName, "fragment name %s is not begin-end-sum", quote(base))
+	if f.Begin, err = parseHexOffset(fields[0]); err != nil {
+		return nil, at("Begin", err)
 	}
-	if f.Begin, err = strconv.ParseInt(fields[0], 16, 64); err != nil {
-		return nil, violation(BadFragmentName, "begin %s is not a hexadecimal offset", quote(fields[0]))
+	if f.End, err = parseHexOffset(fields[1]); err != nil {
+		return nil, at("End", err)
 	}
-	if f.End, err = strconv.ParseInt(fields[1], 16, 64); err != nil {
-		return nil, violation(BadFragmentName, "end %s is not a hexadecimal offset", quote(fields[1]))
+	sum, err := hex.DecodeString(fields[2])
+	if err != nil {
+		return nil, at("Sum", violation(FragmentSumNotHex, "%s is not hexadecimal", quote(fields[2])))
 	}
 	var d [sha1.Size]byte
-	if len(fields[2]) != hex.EncodedLen(len(d)) {
-		return nil, violation(BadFragmentName, "sum %s does not have 40 digits", quote(fields[2]))
-	}
-	if _, err := hex.Decode(d[:], []byte(fields[2])); err != nil {
-		return nil, violation(BadFragmentName, "sum %s is not hexadecimal", quote(fields[2]))
+	if copy(d[:], sum) != len(d) || len(sum) != len(d) {
+		return nil, violation(FragmentSumLength, "sum %s does not have 40 digits", quote(fields[2]))
 	}
 	f.Sum = SHA1SumFromDigest(d)
 	if err := f.Validate(); err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+// parseHexOffset takes any number of digits in either case.
+func parseHexOffset(s string) (int64, error) {
+	n, err := strconv.ParseInt(s, 16, 64)
+	if err != nil {
+		return 0, violation(FragmentOffset, "%s is not a hexadecimal offset", quote(s))
+	}
+	return n, nil
 }

@@ -92,7 +92,7 @@ func validatePath(s string, minLen, maxLen int) error {
 	switch {
 	case s[0] == '/':
 		return violation(LeadingSlash, "path %s must not begin with a slash", quote(s))
-	case path.Clean(s) != s:
+	case path.Clean(s) != s || s == ".":
 		return violation(PathNotClean, "path %s is not clean; write %s", quote(s), quote(path.Clean(s)))
 	case s == ".." || strings.HasPrefix(s, "../"):
 		return violation(ParentElement, "path %s must not begin with \"..\"", quote(s))

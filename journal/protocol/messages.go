@@ -389,6 +389,8 @@ func validateProbe(prefix string, check bool) error {
 		return violation(ProbeNoSlash, "prefix %s must end with a slash", quote(prefix))
 	case dir == ".." || strings.HasPrefix(dir, "../"):
 		return violation(ProbeTraversal, "prefix %s must not leave the store", quote(prefix))
+	case dir == ".":
+		return nil
 	}
 	return validatePath(dir, 1, maxPathPostfix)
 }
@@ -396,11 +398,12 @@ func validateProbe(prefix string, check bool) error {
 // Validate returns an error unless status and header are valid.
 func (x *FragmentStoreHealthResponse) Validate() error { return validateStatusAndHeader(x) }
 
-func validateStatusAndHeader(x interface {
+type response interface {
 	GetStatus() Status
 	GetHeader() *Header
-},
-) error {
+}
+
+func validateStatusAndHeader(x response) error {
 	if err := x.GetStatus().Validate(); err != nil {
 		return at("Status", err)
 	}

@@ -100,6 +100,9 @@ func (x *JournalSpec) DesiredReplication() int32 {
 	return x.GetReplication()
 }
 
+// LabelSet returns the spec's labels, under the name by which path postfix templates know them.
+func (x *JournalSpec) LabelSet() *LabelSet { return x.GetLabels() }
+
 // LabelSetForMatching returns the spec's labels with the synthesized label "name", for selectors to match.
 func (x *JournalSpec) LabelSetForMatching() *LabelSet {
 	return UnionLabelSets(&LabelSet{Labels: []*Label{{Name: LabelName, Value: x.GetName()}}}, x.GetLabels())

@@ -73,7 +73,12 @@ const (
 	UnknownStatus       Reason = "unknown-status"
 	UnknownSuspendLevel Reason = "unknown-suspend-level"
 	UnknownSuspendMode  Reason = "unknown-suspend-mode"
-	BadFragmentName     Reason = "fragment-name-malformed"
+	BeginAfterEnd       Reason = "begin-after-end"
+	FragmentName        Reason = "fragment-name-not-three-dash-fields"
+	FragmentOffset      Reason = "fragment-offset-not-hex-int64"
+	FragmentSumLength   Reason = "fragment-sum-wrong-length"
+	FragmentSumNotHex   Reason = "fragment-sum-not-hex"
+	UnknownExtension    Reason = "unknown-extension"
 	WriteHeadOutOfRange Reason = "write-head-out-of-range"
 )
 
