@@ -155,7 +155,7 @@ func writeCanonical(b *strings.Builder, set *LabelSet, not, equal, in string) {
 			b.WriteByte(',')
 		}
 		switch values := groups[name]; {
-		case len(values) > 1:
+		case len(values) > 1, strings.HasPrefix(values[0], "="): // "n==v" would be read as "n=v".
 			b.WriteString(name + in + "(" + strings.Join(values, ",") + ")")
 		case values[0] == "":
 			b.WriteString(not + name)
