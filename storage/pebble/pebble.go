@@ -1,0 +1,187 @@
+// Package pebble keeps entries in Pebble, an embedded LSM tree: the store of an installation on one machine.
+//
+// Puts are written to Pebble's log without waiting for the disk. A crash loses the youngest of them, but always whole batches
+// together with their checkpoints, so the reader of the journal begins again exactly behind what survived. Sync waits for the
+// disk.
+//
+// An index that is already stored is left as it is. That costs nothing in the usual case: the store remembers the highest
+// index of the streams that were written lately, and looks for existing entries only below it.
+//
+// All methods are safe for concurrent use. Commits are applied one at a time; reads never wait for them, nor they for reads.
+// No lock and no iterator is held while a callback runs, so a slow reader holds up nothing and pins no memory.
+//
+// The bytes are described in docs/formats/entries.md.
+package pebble
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/wake"
+	"github.com/daybook-dev/daybook/storage"
+)
+
+// formatVersion is the version of the keys and values. A store with a higher one is refused.
+const formatVersion = 1
+
+// maxPositions is how many streams' positions are remembered, at about 200 bytes each.
+const maxPositions = 1 << 16
+
+// Options of Open. The zero value is good.
+type Options struct {
+	// FS is where the files are; nil is the disk.
+	FS vfs.FS
+	// Logger receives Pebble's messages; nil drops them.
+	Logger *slog.Logger
+	// Registerer receives the store's metrics; nil is none.
+	Registerer prometheus.Registerer
+}
+
+// Storage is a storage.Storage.
+type Storage struct {
+	// life is held for reading by whoever uses db, and for writing by Close.
+	life   sync.RWMutex
+	closed bool
+	db     *pebble.DB
+
+	// commits serializes whatever changes entries.
+	commits sync.Mutex
+
+	mu        sync.Mutex
+	positions *simplelru.LRU[streamID, position]
+	// expunges counts the calls of Expunge, so that what was read before one is not remembered after it.
+	expunges uint64
+
+	hub     wake.Hub[storage.Stream]
+	metrics *metrics
+}
+
+var _ storage.Storage = (*Storage)(nil)
+
+// Open opens or creates the store in dir. One process at a time can have it open.
+func Open(dir string, o Options) (*Storage, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	db, err := pebble.Open(dir, tuned(o))
+	if err != nil {
+		return nil, fmt.Errorf("storage/pebble: open %s: %w", dir, kinded(err))
+	}
+	s := &Storage{db: db}
+	s.positions, _ = simplelru.NewLRU[streamID, position](maxPositions, nil) // fails only for sizes below one
+	if err := s.checkFormat(); err != nil {
+		return nil, errors.Join(fmt.Errorf("storage/pebble: open %s: %w", dir, err), db.Close())
+	}
+	s.metrics, err = newMetrics(o.Registerer, s)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("storage/pebble: register metrics: %w", err), db.Close())
+	}
+	return s, nil
+}
+
+// checkFormat marks a new store with the format version and refuses one of the future.
+func (s *Storage) checkFormat() error {
+	v, closer, err := s.db.Get(formatKey)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return kinded(s.db.Set(formatKey, binary.BigEndian.AppendUint64(nil, formatVersion), pebble.Sync))
+	}
+	if err != nil {
+		return kinded(err)
+	}
+	defer closer.Close()
+	if len(v) != 8 {
+		return fault.New(fault.DataLoss, "the format version has %d bytes; want 8", len(v))
+	}
+	if got := binary.BigEndian.Uint64(v); got != formatVersion {
+		return fault.New(fault.Precondition, "the store has format version %d; this program reads %d: use a newer program", got, formatVersion)
+	}
+	return nil
+}
+
+// use keeps the store open until done is called.
+func (s *Storage) use(ctx context.Context) (done func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.life.RLock()
+	if s.closed {
+		s.life.RUnlock()
+		return nil, storage.ErrClosed
+	}
+	return s.life.RUnlock, nil
+}
+
+// Watch implements storage.Storage.
+func (s *Storage) Watch(name storage.Stream) (<-chan struct{}, func()) { return s.hub.Watch(name) }
+
+// Checkpoint implements storage.Storage.
+func (s *Storage) Checkpoint(ctx context.Context, reader string) (int64, error) {
+	done, err := s.use(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	v, closer, err := s.db.Get(checkpointKey(reader))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("storage/pebble: checkpoint of %s: %w", reader, kinded(err))
+	}
+	defer closer.Close()
+	if len(v) != 8 {
+		return 0, fault.New(fault.DataLoss, "storage/pebble: checkpoint of %s has %d bytes; want 8", reader, len(v))
+	}
+	return int64(binary.BigEndian.Uint64(v)), nil
+}
+
+// Sync implements storage.Storage: a synced record in Pebble's log makes all records before it durable.
+func (s *Storage) Sync(ctx context.Context) error {
+	done, err := s.use(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := s.db.LogData(nil, pebble.Sync); err != nil {
+		return fmt.Errorf("storage/pebble: sync: %w", kinded(err))
+	}
+	return nil
+}
+
+// Close waits for the calls under way, makes everything durable and releases the files.
+func (s *Storage) Close() error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.closed {
+		return storage.ErrClosed
+	}
+	s.closed = true
+	s.metrics.unregister()
+	syncErr := s.db.LogData(nil, pebble.Sync)
+	if err := errors.Join(syncErr, s.db.Close()); err != nil {
+		return fmt.Errorf("storage/pebble: close: %w", kinded(err))
+	}
+	return nil
+}
+
+// kinded gives an error of Pebble its kind. What is not known to be damage may be a full disk, which an operator can empty.
+func kinded(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, pebble.ErrCorruption):
+		return fault.Wrap(fault.DataLoss, err)
+	default:
+		return fault.Wrap(fault.Transient, err)
+	}
+}
