@@ -1,0 +1,299 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/daybook-dev/daybook/api/daybookv1"
+	"github.com/daybook-dev/daybook/internal/fault"
+)
+
+const (
+	// eventSize is how long the data of an event may grow before the next one begins. An entry is never split: resuming counts entries.
+	eventSize = 256 << 10
+	// pageBytes is how long a page of entries may grow before it ends.
+	pageBytes = 1 << 20
+	// firstHeartbeat lets a client know soon that a stream it waits for is being waited for.
+	firstHeartbeat = time.Second
+)
+
+// read calls f for each response to req, ending with the one that has End set. A call that ends without it was cut off, which is an
+// error. An error of f ends the call and is returned as it is.
+func (h *handler) read(ctx context.Context, req *daybookv1.FollowRequest, f func(*daybookv1.FollowResponse) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := h.logs.Follow(ctx, req)
+	if err != nil {
+		return fault.FromGRPC(err)
+	}
+	for {
+		res, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF):
+			return fault.New(fault.Transient, "reading the stream was cut off; try again")
+		case err != nil:
+			return fault.FromGRPC(err)
+		}
+		if err := f(res); err != nil {
+			return err
+		}
+		if res.GetEnd() != nil {
+			return nil
+		}
+	}
+}
+
+// begin turns the stream and the position that a request names into a request for the Coordinator.
+func (h *handler) begin(r *http.Request, wait bool) (*daybookv1.FollowRequest, error) {
+	pos, err := parsePosition(r)
+	if err != nil {
+		return nil, err
+	}
+	req := &daybookv1.FollowRequest{Project: r.PathValue("project"), Path: r.PathValue("path"), Index: pos.index, Wait: wait}
+	ctx, cancel := context.WithTimeout(r.Context(), rpcTimeout)
+	defer cancel()
+	s, err := h.findStream(ctx, req.Project, req.Path)
+	if err != nil {
+		if wait && fault.Is(err, fault.NotFound) {
+			return req, nil
+		}
+		return nil, err
+	}
+	req.Index, err = h.resolve(ctx, s, pos)
+	return req, err
+}
+
+// entries serves one page of what there is.
+func (h *handler) entries(w http.ResponseWriter, r *http.Request) error {
+	until, limited, err := parseNumber(r.URL.Query(), "until", 0)
+	if err != nil {
+		return err
+	}
+	if !limited {
+		until = math.MaxInt64
+	}
+	req, err := h.begin(r, false)
+	if err != nil {
+		return err
+	}
+	req.BacklogOnly = true
+	b := newBatch()
+	b.next = req.Index
+	var end *daybookv1.FollowResponse_End
+	if req.Index < until {
+		err = h.read(r.Context(), req, func(res *daybookv1.FollowResponse) error {
+			b.addMissing(res.GetMissing(), req.GetIndex(), until)
+			for _, e := range res.GetLogs() {
+				if b.size() >= pageBytes || int64(e.GetStreamIndex()) >= until {
+					return errEnough
+				}
+				if err := b.add(e); err != nil {
+					return err
+				}
+			}
+			end = res.GetEnd()
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			return err
+		}
+	}
+	var body bytes.Buffer
+	fmt.Fprintf(&body, `{"first":%d,"next":%d,`, req.Index, b.next)
+	if end != nil {
+		j, err := messageJSON(end)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&body, `"end":%s,`, j)
+	}
+	if err := b.appendTo(&body); err != nil {
+		return err
+	}
+	body.WriteByte('}')
+	return writeBody(w, http.StatusOK, body.Bytes())
+}
+
+// follow serves a stream as server-sent events: what there is, and then what comes, until the stream ends.
+func (h *handler) follow(w http.ResponseWriter, r *http.Request) error {
+	req, err := h.begin(r, r.URL.Query().Get("wait") == "1")
+	if err != nil {
+		return err
+	}
+	if r.Method == http.MethodHead {
+		eventStreamHeaders(w)
+		return nil
+	}
+	h.metrics.followers.Inc()
+	defer h.metrics.followers.Dec()
+
+	// One goroutine reads, so that this one can send heartbeats meanwhile. The channel holds nothing: the reader is never ahead of
+	// the client by more than one response.
+	ctx, cancel := context.WithCancel(r.Context())
+	responses := make(chan *daybookv1.FollowResponse)
+	var readErr error
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		defer close(responses)
+		readErr = h.read(ctx, req, func(res *daybookv1.FollowResponse) error {
+			select {
+			case responses <- res:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	})
+	defer reader.Wait()
+	defer cancel()
+
+	out := &eventWriter{w: w, batch: newBatch(), first: req.GetIndex()}
+	heartbeat := time.NewTimer(min(firstHeartbeat, h.heartbeat))
+	defer heartbeat.Stop()
+	for {
+		select {
+		case res, ok := <-responses:
+			if !ok {
+				return out.finish(readErr)
+			}
+			if err := out.response(res); err != nil {
+				return err
+			}
+		case <-heartbeat.C:
+			if err := out.comment(); err != nil {
+				return err
+			}
+		}
+		heartbeat.Reset(h.heartbeat)
+	}
+}
+
+// eventWriter writes responses as events.
+type eventWriter struct {
+	w     http.ResponseWriter
+	batch *batch
+	// first is the index where the client began.
+	first   int64
+	buf     bytes.Buffer
+	started bool
+}
+
+func eventStreamHeaders(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no")
+}
+
+func (o *eventWriter) response(res *daybookv1.FollowResponse) error {
+	if s := res.GetStream(); s != nil {
+		data, err := messageJSON(s)
+		if err != nil {
+			return err
+		}
+		if err := o.event("state", data); err != nil {
+			return err
+		}
+	}
+	o.batch.addMissing(res.GetMissing(), o.first, math.MaxInt64)
+	for _, e := range res.GetLogs() {
+		if err := o.batch.add(e); err != nil {
+			return err
+		}
+		if o.batch.size() >= eventSize {
+			if err := o.entries(); err != nil {
+				return err
+			}
+		}
+	}
+	if !o.batch.empty() {
+		if err := o.entries(); err != nil {
+			return err
+		}
+	}
+	if end := res.GetEnd(); end != nil {
+		data, err := messageJSON(end)
+		if err != nil {
+			return err
+		}
+		if err := o.event("end", data); err != nil {
+			return err
+		}
+	}
+	return o.flush()
+}
+
+// entries writes what the batch holds. The event's id is the index to resume at.
+func (o *eventWriter) entries() error {
+	o.buf.Reset()
+	fmt.Fprintf(&o.buf, "id: %d\ndata: {", o.batch.next)
+	if err := o.batch.appendTo(&o.buf); err != nil {
+		return err
+	}
+	o.buf.WriteString("}\n\n")
+	return o.write()
+}
+
+// event writes a named event. It carries no id: the position stays where the last entries left it.
+func (o *eventWriter) event(name string, data []byte) error {
+	o.buf.Reset()
+	fmt.Fprintf(&o.buf, "event: %s\ndata: %s\n\n", name, data)
+	return o.write()
+}
+
+func (o *eventWriter) comment() error {
+	o.buf.Reset()
+	o.buf.WriteString(":\n\n")
+	if err := o.write(); err != nil {
+		return err
+	}
+	return o.flush()
+}
+
+// finish ends the events after the reader ended with err. A client that was not told of the end comes again.
+func (o *eventWriter) finish(err error) error {
+	if err == nil || !o.started {
+		return err
+	}
+	data, jsonErr := json.Marshal(errorBody(err))
+	if jsonErr != nil {
+		return jsonErr
+	}
+	if writeErr := o.event("fault", data); writeErr != nil {
+		return writeErr
+	}
+	return errors.Join(err, o.flush())
+}
+
+func (o *eventWriter) write() error {
+	if !o.started {
+		o.started = true
+		eventStreamHeaders(o.w)
+		if _, err := io.WriteString(o.w, "retry: 500\n\n"); err != nil {
+			return clientGone(err)
+		}
+	}
+	if err := extendWrite(o.w); err != nil {
+		return err
+	}
+	_, err := o.w.Write(o.buf.Bytes())
+	return clientGone(err)
+}
+
+func (o *eventWriter) flush() error { return flush(o.w) }
+
+// flush sends what the server has buffered.
+func flush(w http.ResponseWriter) error {
+	err := http.NewResponseController(w).Flush()
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil
+	}
+	return clientGone(err)
+}

@@ -1,0 +1,125 @@
+package web
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/daybook-dev/daybook/api/daybookv1"
+	"github.com/daybook-dev/daybook/logs/logpb"
+	"github.com/daybook-dev/daybook/logs/types"
+)
+
+const (
+	// stateHeader tells the stream's state when the response began, endHeader (a trailer) when it ended.
+	stateHeader = "Daybook-Stream-State"
+	endHeader   = "Daybook-Stream-End-State"
+	// missingHeader lists the entries that the bytes lack, as first-last,….
+	missingHeader = "Daybook-Stream-Missing"
+	// maxMissingListed bounds missingHeader; a list that was cut ends in an ellipsis.
+	maxMissingListed = 100
+)
+
+// raw serves the exact bytes of a stream: what there is or, with follow=1, everything up to the end of the stream. A response that could
+// not be finished is aborted.
+func (h *handler) raw(w http.ResponseWriter, r *http.Request, project, path string) error {
+	ctx, cancel := context.WithTimeout(r.Context(), rpcTimeout)
+	s, err := h.findStream(ctx, project, path)
+	cancel()
+	if err != nil {
+		return err
+	}
+	follow := r.URL.Query().Get("follow") == "1"
+	header := w.Header()
+	begin := func() {
+		rawHeaders(header, s)
+		header.Set("Trailer", endHeader)
+		w.WriteHeader(http.StatusOK)
+	}
+	if r.Method == http.MethodHead {
+		rawHeaders(header, s)
+		return nil
+	}
+	if follow {
+		h.metrics.followers.Inc()
+		defer h.metrics.followers.Dec()
+	}
+	begun := false
+	out := bufio.NewWriterSize(w, 64<<10)
+	return h.read(r.Context(), &daybookv1.FollowRequest{Project: project, Path: path, BacklogOnly: !follow}, func(res *daybookv1.FollowResponse) error {
+		// The first response decides between an error's status and success.
+		if !begun {
+			begun = true
+			begin()
+		}
+		for _, e := range res.GetLogs() {
+			if err := extendWrite(w); err != nil {
+				return err
+			}
+			if err := writeContent(out, e); err != nil {
+				return clientGone(err)
+			}
+		}
+		if end := res.GetEnd(); end != nil {
+			header.Set(endHeader, end.GetState().String())
+		}
+		if !follow && res.GetEnd() == nil {
+			return nil
+		}
+		if err := out.Flush(); err != nil {
+			return clientGone(err)
+		}
+		return flush(w)
+	})
+}
+
+// rawHeaders describes the bytes by the stream's type. What content type the producer declared does not matter: it must not make a
+// reader's browser run anything.
+func rawHeaders(header http.Header, s *daybookv1.Stream) {
+	if s.GetDesc().GetStreamType() == logpb.StreamType_TEXT {
+		header.Set("Content-Type", "text/plain; charset=utf-8")
+	} else {
+		_, name := types.StreamPath(s.GetPath()).Split()
+		header.Set("Content-Type", "application/octet-stream")
+		header.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{
+			"filename": strings.ReplaceAll(string(name), "/", "_"),
+		}))
+	}
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Accel-Buffering", "no")
+	header.Set(stateHeader, s.GetState().String())
+	if missing := s.GetMissing(); len(missing) > 0 {
+		var list []string
+		for _, m := range missing[:min(len(missing), maxMissingListed)] {
+			list = append(list, fmt.Sprintf("%d-%d", m.GetFirst(), m.GetLast()))
+		}
+		if len(missing) > maxMissingListed {
+			list = append(list, "...")
+		}
+		header.Set(missingHeader, strings.Join(list, ","))
+	}
+}
+
+// writeContent writes the bytes that the producer wrote.
+func writeContent(out *bufio.Writer, e *logpb.LogEntry) error {
+	var err error
+	switch content := e.Content.(type) {
+	case *logpb.LogEntry_Text:
+		for _, l := range content.Text.GetLines() {
+			if _, err = out.Write(l.GetValue()); err != nil {
+				return err
+			}
+			if _, err = out.WriteString(l.GetDelimiter()); err != nil {
+				return err
+			}
+		}
+	case *logpb.LogEntry_Binary:
+		_, err = out.Write(content.Binary.GetData())
+	case *logpb.LogEntry_Datagram:
+		_, err = out.Write(content.Datagram.GetData())
+	}
+	return err
+}
