@@ -34,7 +34,7 @@ const (
 	StreamState_OPEN StreamState = 1
 	// The end is known, but not every entry up to it has arrived.
 	StreamState_TERMINATED StreamState = 2
-	// Archived, every entry present.
+	// The end is known and every entry up to it is there, archived or about to be.
 	StreamState_COMPLETE StreamState = 3
 	// Archived, and the missing ranges are known not to come.
 	StreamState_INCOMPLETE StreamState = 4

@@ -839,7 +839,9 @@ type ArchiveTask struct {
 	// Extension, in DeleteRequest: positive hands the task back, to be leased again after this time, instead of deleting it.
 	RetryAfter *durationpb.Duration `protobuf:"bytes,1000,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
 	// Extension, with retry_after: why, for the operator's view.
-	RetryReason   string `protobuf:"bytes,1001,opt,name=retry_reason,json=retryReason,proto3" json:"retry_reason,omitempty"`
+	RetryReason string `protobuf:"bytes,1001,opt,name=retry_reason,json=retryReason,proto3" json:"retry_reason,omitempty"`
+	// Extension, with retry_after: this attempt failed, and did not just come too early. A task that fails too often is given up.
+	RetryFailed   bool `protobuf:"varint,1002,opt,name=retry_failed,json=retryFailed,proto3" json:"retry_failed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -928,6 +930,13 @@ func (x *ArchiveTask) GetRetryReason() string {
 		return x.RetryReason
 	}
 	return ""
+}
+
+func (x *ArchiveTask) GetRetryFailed() bool {
+	if x != nil {
+		return x.RetryFailed
+	}
+	return false
 }
 
 type LeaseRequest struct {
@@ -1382,7 +1391,7 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\x0fregister_stream\x18\x03 \x01(\v2\x1e.logdog.RegisterStreamResponseH\x00R\x0eregisterStream\x12=\n" +
 	"\vload_stream\x18\x04 \x01(\v2\x1a.logdog.LoadStreamResponseH\x00R\n" +
 	"loadStreamB\a\n" +
-	"\x05value\"\x90\x02\n" +
+	"\x05value\"\xb4\x02\n" +
 	"\vArchiveTask\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
@@ -1393,7 +1402,8 @@ const file_logdog_services_proto_rawDesc = "" +
 	"retryCount\x12;\n" +
 	"\vretry_after\x18\xe8\a \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"retryAfter\x12\"\n" +
-	"\fretry_reason\x18\xe9\a \x01(\tR\vretryReasonJ\x04\b\x04\x10\x05J\x04\b\x05\x10\x06J\x04\b\x06\x10\a\"\x95\x01\n" +
+	"\fretry_reason\x18\xe9\a \x01(\tR\vretryReason\x12\"\n" +
+	"\fretry_failed\x18\xea\a \x01(\bR\vretryFailedJ\x04\b\x04\x10\x05J\x04\b\x05\x10\x06J\x04\b\x06\x10\a\"\x95\x01\n" +
 	"\fLeaseRequest\x12\x1b\n" +
 	"\tmax_tasks\x18\x01 \x01(\x03R\bmaxTasks\x128\n" +
 	"\n" +

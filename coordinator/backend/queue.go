@@ -1,0 +1,147 @@
+package backend
+
+import (
+	"context"
+	"time"
+
+	"github.com/daybook-dev/daybook/coordinator/state"
+)
+
+// Lease hands out up to limit tasks until the lease ends. If there is none it waits for at most the given time until
+// one becomes available.
+func (b *Backend) Lease(ctx context.Context, limit int, lease, wait time.Duration) ([]*state.Task, error) {
+	changed, stop := b.store.WatchTasks()
+	defer stop()
+	expired := time.NewTimer(wait)
+	defer expired.Stop()
+	for {
+		next, any, err := b.store.NextTask(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var due <-chan time.Time
+		if any {
+			if d := time.Until(next); d > 0 {
+				due = time.After(d)
+			} else if tasks, err := b.lease(ctx, limit, lease); err != nil || len(tasks) > 0 {
+				return tasks, err
+			} else {
+				continue // somebody else was faster, or all were given up
+			}
+		}
+		if wait <= 0 {
+			return nil, nil
+		}
+		select {
+		case <-changed:
+		case <-due:
+		case <-expired.C:
+			return nil, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// lease takes what is available now, and gives up what has failed too often.
+func (b *Backend) lease(ctx context.Context, limit int, lease time.Duration) (leased []*state.Task, err error) {
+	err = b.store.Update(ctx, func(tx state.Tx) error {
+		leased = leased[:0]
+		now := clock()
+		tasks, err := tx.AvailableTasks(now, limit)
+		if err != nil {
+			return err
+		}
+		for _, t := range tasks {
+			if t.Failures >= b.policy.MaxFailures {
+				if err := b.bury(tx, t, ""); err != nil {
+					return err
+				}
+				continue
+			}
+			if !t.LeaseEnd.IsZero() {
+				t.LastError = "the lease ended without a word from its holder"
+			}
+			t.Lease(now.Add(lease))
+			if err := tx.PutTask(t); err != nil {
+				return err
+			}
+			leased = append(leased, t)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.metrics.leased.Add(float64(len(leased)))
+	return leased, nil
+}
+
+// Done is what a holder says of a task.
+type Done struct {
+	// Seq names the task.
+	Seq int64
+	// RetryAfter hands the task back, to be leased again after this time, if it is positive; otherwise the task is finished.
+	RetryAfter time.Duration
+	// Reason says why it is handed back.
+	Reason string
+	// Failed says that this attempt failed, and did not just come too early.
+	Failed bool
+}
+
+// Finish takes back leased tasks. Unknown ones are ignored: they were finished already, or overtaken.
+func (b *Backend) Finish(ctx context.Context, done []Done) error {
+	var finished, back int
+	err := b.store.Update(ctx, func(tx state.Tx) error {
+		finished, back = 0, 0
+		now := clock()
+		for _, d := range done {
+			t, err := tx.TaskBySeq(d.Seq)
+			if err != nil {
+				return err
+			}
+			if t == nil || !t.Dead.IsZero() {
+				continue
+			}
+			if d.RetryAfter <= 0 {
+				finished++
+				err = tx.DeleteTask(t)
+			} else {
+				back++
+				err = b.handBack(tx, t, now, d)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	b.metrics.finished.Add(float64(finished))
+	b.metrics.back.Add(float64(back))
+	return nil
+}
+
+func (b *Backend) handBack(tx state.Tx, t *state.Task, now time.Time, d Done) error {
+	t.HandBack(now.Add(d.RetryAfter), d.Reason, d.Failed)
+	if t.Failures >= b.policy.MaxFailures {
+		return b.bury(tx, t, d.Reason)
+	}
+	return tx.PutTask(t)
+}
+
+// bury gives a task up. It stays for the operator to see.
+func (b *Backend) bury(tx state.Tx, t *state.Task, reason string) error {
+	t.Bury(clock(), reason)
+	b.metrics.dead.Inc()
+	b.log.Error("task given up; the entries stay in storage", "task", t.Kind.String(), "project", string(t.Stream.Prefix.Project),
+		"path", string(t.Stream.Path()), "attempts", t.Attempts, "reason", t.LastError)
+	return tx.PutTask(t)
+}
+
+// Pending counts the tasks that can be leased now or are leased: work that a shutdown may want to see done.
+func (b *Backend) Pending(ctx context.Context) (int, error) {
+	return b.store.PendingTasks(ctx, clock())
+}

@@ -1,0 +1,147 @@
+// Package registration is how a Butler claims a prefix: the service logdog.Registration (spec coordinator 6.1).
+//
+// A registration is idempotent by its nonce, at any time: a repeat is answered with the stored secret. The service is safe for
+// concurrent use; of several first calls for one prefix one wins, and the others are answered by what it stored.
+package registration
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/subtle"
+	"regexp"
+	"time"
+
+	"github.com/daybook-dev/daybook/api/ingest"
+	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/coordinator/state"
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/types"
+)
+
+const (
+	nonceLength   = 32
+	defaultRealm  = "@legacy"
+	topicPrefix   = "projects/daybook/topics/ingest-"
+	maxSourceInfo = 64 << 10
+)
+
+var realmName = regexp.MustCompile(`^(?:[a-z0-9_./-]{1,400}|@root|@legacy|@project)$`)
+
+// Config configures a Service.
+type Config struct {
+	// BaseURL is the address of the pages, without a trailing slash; empty if there are none.
+	BaseURL string
+	// Expiration is how long streams may be registered below a prefix; zero is seven days. A request may ask for less.
+	Expiration time.Duration
+}
+
+// Service implements logdog.Registration.
+type Service struct {
+	logdog.UnimplementedRegistrationServer
+	store state.Store
+	conf  Config
+}
+
+// New returns a Service.
+func New(store state.Store, conf Config) *Service {
+	conf.Expiration = cmp.Or(conf.Expiration, 7*24*time.Hour)
+	return &Service{store: store, conf: conf}
+}
+
+// RegisterPrefix claims a prefix.
+func (s *Service) RegisterPrefix(ctx context.Context, r *logdog.RegisterPrefixRequest) (*logdog.RegisterPrefixResponse, error) {
+	p, err := s.register(ctx, r)
+	if err != nil {
+		return nil, fault.GRPC(err)
+	}
+	resp := &logdog.RegisterPrefixResponse{
+		Secret:         p.Secret,
+		LogBundleTopic: topicPrefix + string(p.Project),
+		IngestJournal:  ingest.DefaultJournal,
+		AcceptsZstd:    true,
+	}
+	if s.conf.BaseURL != "" {
+		resp.ViewerUrl = s.conf.BaseURL + "/logs/" + string(p.Project) + "/" + string(p.Prefix)
+	}
+	return resp, nil
+}
+
+func (s *Service) register(ctx context.Context, r *logdog.RegisterPrefixRequest) (*state.Prefix, error) {
+	wish, err := s.prefix(r)
+	if err != nil {
+		return nil, err
+	}
+	var p *state.Prefix
+	err = s.store.Update(ctx, func(tx state.Tx) error {
+		p, err = tx.Prefix(wish.Project, wish.Prefix)
+		switch {
+		case fault.Is(err, fault.NotFound):
+			p = wish
+			return tx.AddPrefix(p)
+		case err != nil:
+			return err
+		case !isRetry(p.OpNonce, wish.OpNonce):
+			return fault.New(fault.Exists, "prefix %s is already registered in project %s", p.Prefix, p.Project)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// prefix checks a request and returns the prefix that it asks for.
+func (s *Service) prefix(r *logdog.RegisterPrefixRequest) (*state.Prefix, error) {
+	p := &state.Prefix{
+		Project: types.Project(r.GetProject()),
+		Prefix:  types.StreamName(r.GetPrefix()),
+		Realm:   cmp.Or(r.GetRealm(), defaultRealm),
+		OpNonce: bytes.Clone(r.GetOpNonce()),
+		Source:  r.GetSourceInfo(),
+		Created: time.Now().UTC().Round(time.Microsecond),
+	}
+	if err := p.Project.Validate(); err != nil {
+		return nil, fault.Wrap(fault.Invalid, err)
+	}
+	if !realmName.MatchString(p.Realm) {
+		return nil, fault.New(fault.Invalid, "realm is not a realm name of the project")
+	}
+	if err := p.Prefix.Validate(); err != nil {
+		return nil, fault.New(fault.Invalid, "prefix: %w", err)
+	}
+	if n := len(p.OpNonce); n != 0 && n != nonceLength {
+		return nil, fault.New(fault.Invalid, "op_nonce has %d bytes; none or %d are required", n, nonceLength)
+	}
+	size := 0
+	for _, line := range p.Source {
+		size += len(line)
+	}
+	if size > maxSourceInfo {
+		return nil, fault.New(fault.Invalid, "source_info has %d bytes; at most %d are allowed", size, maxSourceInfo)
+	}
+	window := s.conf.Expiration
+	if r.GetExpiration() != nil {
+		if err := r.GetExpiration().CheckValid(); err != nil {
+			return nil, fault.New(fault.Invalid, "expiration: %w", err)
+		}
+		if d := r.GetExpiration().AsDuration(); d > 0 {
+			window = min(window, d)
+		}
+	}
+	p.Expires = p.Created.Add(window)
+	p.Secret = types.NewPrefixSecret()
+	if wished := types.PrefixSecret(r.GetWishedSecret()); len(wished) > 0 && len(p.OpNonce) > 0 {
+		if err := wished.Validate(); err != nil {
+			return nil, fault.New(fault.Invalid, "wished_secret: %w", err)
+		}
+		p.Secret = bytes.Clone(wished)
+	}
+	return p, nil
+}
+
+// isRetry tells whether two registrations are the same one.
+func isRetry(stored, nonce []byte) bool {
+	return len(nonce) == nonceLength && subtle.ConstantTimeCompare(stored, nonce) == 1
+}

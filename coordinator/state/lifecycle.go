@@ -1,0 +1,135 @@
+package state
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/types"
+)
+
+// maxIndex keeps the arithmetic of ranges from overflowing.
+const maxIndex = math.MaxInt64 - 2
+
+// Terminate records the reported end of the stream. It reports whether that changed anything: the same end may be reported again,
+// another one is refused.
+//
+// A stream that was archived before its end was known takes the end too, and is judged anew.
+func (s *Stream) Terminate(now time.Time, end End) (changed bool, err error) {
+	if !end.Known || end.Index < -1 || end.Index > maxIndex {
+		return false, fault.New(fault.Invalid, "terminal index %d is not an index", end.Index)
+	}
+	if s.End.Known {
+		if s.End != end {
+			return false, fault.New(fault.Precondition, "stream has already ended, with index %d; %d is refused", s.End.Index, end.Index)
+		}
+		return false, nil
+	}
+	s.End = end
+	s.Updated = now
+	if s.Archived() {
+		s.judge()
+		return true, nil
+	}
+	s.Phase = Terminated
+	s.Ended = now
+	return true, nil
+}
+
+// SetArchive records that the stream is archived. Whether it is complete is decided here, by the reported end and by what the
+// archive holds. It reports whether that changed anything: a second report is ignored.
+func (s *Stream) SetArchive(now time.Time, a Archive, missing []Range) (changed bool, err error) {
+	if s.Archived() {
+		return false, nil
+	}
+	if a.LastIndex < -1 || a.LastIndex > maxIndex || a.EntryCount < 0 || a.EntryCount > int64(a.LastIndex)+1 {
+		return false, fault.New(fault.Invalid, "an archive with last index %d cannot hold %d entries", a.LastIndex, a.EntryCount)
+	}
+	last := a.LastIndex
+	if s.End.Known {
+		last = s.End.Index
+	}
+	if err := checkRanges(missing, last); err != nil {
+		return false, err
+	}
+	a.At = now
+	s.Archive, s.Missing, s.Updated = a, missing, now
+	if s.Ended.IsZero() {
+		s.Ended = now
+	}
+	s.judge()
+	return true, nil
+}
+
+// judge decides between Complete and Incomplete, and notes the entries that are missing at the end.
+func (s *Stream) judge() {
+	end := s.LastIndex()
+	from := s.Archive.LastIndex + 1
+	if n := len(s.Missing); n > 0 {
+		from = max(from, s.Missing[n-1].Last+1)
+	}
+	if from <= end {
+		s.Missing = append(s.Missing, Range{from, end})
+	}
+	if len(s.Missing) == 0 && s.Archive.EntryCount > int64(end) {
+		s.Phase = Complete
+	} else {
+		s.Phase = Incomplete
+	}
+}
+
+// checkRanges demands ascending ranges up to last that do not touch.
+func checkRanges(ranges []Range, last types.MessageIndex) error {
+	next := types.MessageIndex(0)
+	for _, r := range ranges {
+		if r.First < next || r.Last < r.First || r.Last > last {
+			return fault.New(fault.Invalid, "missing range %d to %d is out of order or beyond the end %d", r.First, r.Last, last)
+		}
+		next = r.Last + 2
+	}
+	return nil
+}
+
+// Lease hands the task to someone until the given time. It counts as a failure until the holder says otherwise.
+func (t *Task) Lease(until time.Time) {
+	t.Available, t.LeaseEnd = until, until
+	t.Attempts++
+	t.Failures++
+}
+
+// HandBack returns a leased task, to be leased again at the given time. Unless the attempt failed, it is not held against the task.
+func (t *Task) HandBack(at time.Time, reason string, failed bool) {
+	if !t.LeaseEnd.IsZero() && !failed {
+		t.Failures--
+	}
+	t.Available, t.LeaseEnd = at, time.Time{}
+	if reason != "" {
+		t.LastError = reason
+	}
+}
+
+// Bury gives the task up.
+func (t *Task) Bury(now time.Time, reason string) {
+	t.Dead, t.LeaseEnd = now, time.Time{}
+	if reason != "" {
+		t.LastError = reason
+	}
+}
+
+// String names the phase.
+func (p Phase) String() string {
+	names := [...]string{"open", "terminated", "complete", "incomplete"}
+	if p < 0 || int(p) >= len(names) {
+		return fmt.Sprintf("phase %d", int(p))
+	}
+	return names[p]
+}
+
+// String names the kind.
+func (k TaskKind) String() string {
+	if k == ExpungeTask {
+		return "expunge"
+	}
+	return "archive"
+}

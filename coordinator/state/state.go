@@ -1,0 +1,235 @@
+// Package state is what the Coordinator remembers: prefixes, streams, and the tasks that their life still needs. It holds the
+// vocabulary, the one place where transitions are checked (lifecycle.go), and the interface of the stores that keep it
+// (package sqlite; all held to the same tests, package statetest).
+//
+// One row a stream holds its whole state machine. A task lives in the row's neighbourhood: it is written in the transaction that
+// brings the stream into the state which needs it, so neither can exist without the other.
+//
+//	err := store.Update(ctx, func(tx state.Tx) error {
+//		s, err := tx.Stream(project, id)
+//		if err != nil {
+//			return err
+//		}
+//		if _, err := s.Terminate(now, end); err != nil {
+//			return err
+//		}
+//		return tx.PutStream(s)
+//	})
+//
+// Times are UTC and rounded to microseconds. Stores are safe for concurrent use; values they return belong to the caller.
+package state
+
+import (
+	"context"
+	"time"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/types"
+)
+
+// ErrClosed is returned by every method of a store after Close.
+var ErrClosed = fault.New(fault.Transient, "coordinator state: closed")
+
+// Prefix is a registered prefix.
+type Prefix struct {
+	// Seq numbers prefixes in the order of their registration. It is given by the store.
+	Seq     int64
+	Project types.Project
+	Prefix  types.StreamName
+	// Realm is the realm's name within the project.
+	Realm  string
+	Secret types.PrefixSecret
+	// OpNonce identifies the registration, so that a retry is recognized; empty if the registrant gave none.
+	OpNonce []byte
+	// Source describes the registrant.
+	Source  []string
+	Created time.Time
+	// Expires ends the time in which new streams may be registered.
+	Expires time.Time
+}
+
+// Phase is where a stream is in its life.
+type Phase int
+
+const (
+	// Open streams may get more entries.
+	Open Phase = iota
+	// Terminated streams have a known end and are not yet archived.
+	Terminated
+	// Complete streams are archived with every entry.
+	Complete
+	// Incomplete streams are archived, and some entries will never come.
+	Incomplete
+)
+
+// End is what the producer reported about the end of a stream. The zero value is an end not yet known.
+type End struct {
+	Known bool
+	// Index is that of the last entry; -1 for a stream without any.
+	Index types.MessageIndex
+}
+
+// Range is a range of indices, both ends included.
+type Range struct {
+	First, Last types.MessageIndex
+}
+
+// Archive is where and what an archived stream is.
+type Archive struct {
+	At                    time.Time
+	StreamURL, IndexURL   string
+	StreamSize, IndexSize int64
+	// LastIndex is the highest archived index, -1 if there is none. The reported end is kept apart from it.
+	LastIndex  types.MessageIndex
+	EntryCount int64
+	// ContentSize and Lines are the bytes of content, and the lines or datagrams.
+	ContentSize, Lines int64
+}
+
+// Stream is a registered stream.
+type Stream struct {
+	// Seq numbers streams in the order of their registration. It is given by the store.
+	Seq int64
+	// Prefix is the stream's prefix, which owns project, realm and secret.
+	Prefix       *Prefix
+	ID           types.StreamID
+	Name         types.StreamName
+	ProtoVersion string
+	// Descriptor is the serialized descriptor as registered.
+	Descriptor       []byte
+	Created, Updated time.Time
+
+	Phase Phase
+	End   End
+	// Ended is when the end was reported, or when a stream was archived whose end never was.
+	Ended time.Time
+	// Archive is zero until the stream is archived.
+	Archive Archive
+	// Missing are the entries that will never come, ascending.
+	Missing []Range
+	// Purged is when the stream was hidden; zero if it is not.
+	Purged time.Time
+}
+
+// Path returns the path of the stream.
+func (s *Stream) Path() types.StreamPath { return s.Prefix.Prefix.Join(s.Name) }
+
+// Archived reports whether the stream is read from the archive.
+func (s *Stream) Archived() bool { return s.Phase == Complete || s.Phase == Incomplete }
+
+// LastIndex is the end as readers are told it: as reported, or as archived when it never was; -1 while it is not known, and for
+// a stream without entries.
+func (s *Stream) LastIndex() types.MessageIndex {
+	switch {
+	case s.End.Known:
+		return s.End.Index
+	case s.Archived():
+		return s.Archive.LastIndex
+	}
+	return -1
+}
+
+// TaskKind says what a task asks for.
+type TaskKind int
+
+const (
+	// ArchiveTask asks to archive the stream.
+	ArchiveTask TaskKind = iota
+	// ExpungeTask asks to verify the archive and to remove the entries from storage.
+	ExpungeTask
+)
+
+// Task is work that is due at a time. There is at most one of a kind for a stream.
+type Task struct {
+	// Seq names the task. It is given by the store and never used again.
+	Seq    int64
+	Stream *Stream
+	Kind   TaskKind
+	// Available is when the task can be leased: its due time, or the end of its lease.
+	Available time.Time
+	// LeaseEnd is zero unless the task is leased.
+	LeaseEnd time.Time
+	// Attempts counts leases; Failures those that did not end well.
+	Attempts, Failures int
+	LastError          string
+	// Dead is when the task was given up; zero if it was not. Dead tasks are kept for the operator and never leased.
+	Dead time.Time
+}
+
+// StreamQuery selects streams of a project, newest first.
+type StreamQuery struct {
+	Project      types.Project
+	Prefix, Name Pattern
+	// Before is the Seq of the last stream of the page before; zero begins at the newest.
+	Before int64
+	// Limit is the most streams wanted; it must be positive.
+	Limit int
+	// Match further selects, if it is not nil.
+	Match func(*Stream) bool
+}
+
+// PrefixQuery selects prefixes of a project, newest first.
+type PrefixQuery struct {
+	Project types.Project
+	Prefix  Pattern
+	// Before is the Seq of the last prefix of the page before; zero begins at the newest.
+	Before int64
+	// Limit is the most prefixes wanted; it must be positive.
+	Limit int
+}
+
+// Store keeps the state.
+type Store interface {
+	// Update runs fn in a transaction of its own: all of its changes survive a crash, or none happened. They have reached
+	// stable storage when Update returns nil. fn may be run more than once, must not block, and must not use the Tx
+	// afterwards. An error of fn undoes its changes and is returned as it is.
+	Update(ctx context.Context, fn func(Tx) error) error
+
+	// Prefix returns a prefix, or an error of kind NotFound.
+	Prefix(ctx context.Context, project types.Project, prefix types.StreamName) (*Prefix, error)
+	// Stream returns a stream, or an error of kind NotFound.
+	Stream(ctx context.Context, project types.Project, id types.StreamID) (*Stream, error)
+	// FindStreams returns what the query selects.
+	FindStreams(ctx context.Context, q StreamQuery) ([]*Stream, error)
+	// FindPrefixes returns what the query selects.
+	FindPrefixes(ctx context.Context, q PrefixQuery) ([]*Prefix, error)
+	// Projects returns the projects that have a prefix, by name.
+	Projects(ctx context.Context) ([]types.Project, error)
+	// NextTask returns when the next task can be leased, and false if there is no task.
+	NextTask(ctx context.Context) (time.Time, bool, error)
+	// PendingTasks counts the tasks that can be leased now or are leased.
+	PendingTasks(ctx context.Context, now time.Time) (int, error)
+
+	// WatchStream wakes after the stream was added or changed. Subscribe before looking; stop must be called once.
+	WatchStream(project types.Project, id types.StreamID) (changed <-chan struct{}, stop func())
+	// WatchTasks wakes after tasks were added or became available at another time.
+	WatchTasks() (changed <-chan struct{}, stop func())
+
+	// Close waits for the running transactions and releases the store.
+	Close() error
+}
+
+// Tx is a transaction. It is used by one goroutine.
+type Tx interface {
+	// Prefix and Stream return what Store's methods of the same names return.
+	Prefix(project types.Project, prefix types.StreamName) (*Prefix, error)
+	Stream(project types.Project, id types.StreamID) (*Stream, error)
+	// AddPrefix and AddStream store something new and set its Seq.
+	AddPrefix(p *Prefix) error
+	AddStream(s *Stream) error
+	// PutStream stores a changed stream. Its identity, descriptor and prefix do not change.
+	PutStream(s *Stream) error
+
+	// AddTask stores a new task and sets its Seq.
+	AddTask(t *Task) error
+	// PutTask stores a changed task.
+	PutTask(t *Task) error
+	// DeleteTask removes a task.
+	DeleteTask(t *Task) error
+	// Task returns the stream's task of a kind, or nil.
+	Task(s *Stream, kind TaskKind) (*Task, error)
+	// TaskBySeq returns a task, or nil.
+	TaskBySeq(seq int64) (*Task, error)
+	// AvailableTasks returns tasks that can be leased now, the longest available first.
+	AvailableTasks(now time.Time, limit int) ([]*Task, error)
+}
