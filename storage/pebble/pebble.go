@@ -70,6 +70,9 @@ var _ storage.Storage = (*Storage)(nil)
 
 // Open opens or creates the store in dir. One process at a time can have it open.
 func Open(dir string, o Options) (*Storage, error) {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
