@@ -17,9 +17,9 @@ func tuned(o Options) *pebble.Options {
 		Logger:             logger{o.Logger},
 
 		// Pebble takes the memtables out of the cache's size, so this bounds both together.
-		CacheSize: 208 << 20,
+		CacheSize: 112 << 20,
 		// Large memtables make few, large tables; the third lets writes go on while one is flushed.
-		MemTableSize:                64 << 20,
+		MemTableSize:                32 << 20,
 		MemTableStopWritesThreshold: 3,
 
 		// A backlog in level 0 costs readers little here, as they read one stream. Writers are held back only when

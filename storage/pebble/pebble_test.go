@@ -161,8 +161,8 @@ func BenchmarkIngest(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer s.Close()
-	var text []byte
-	for i := 0; len(text) < 64<<20; i++ {
+	text := make([]byte, 0, 9<<20)
+	for i := 0; len(text) < 8<<20; i++ {
 		text = fmt.Appendf(text, "2026-01-02T03:04:05.%06dZ worker-%d: compiled package %x in %d ms\n", i%1000000, i%7, i*7919, i%977)
 	}
 	next := make([]types.MessageIndex, streams)
