@@ -1,0 +1,85 @@
+// Command bench measures Daybook as its users meet it, and prints one table.
+//
+//	go run ./bench [-runs N] [-row REGEXP]
+//
+// A row is a function that measures once and reports figures; each is run several times, on a fresh data directory, and
+// the table shows medians with the least and the most beside them. Where a figure has a baseline, such as the same command without
+// Daybook, both are measured in the same run, so that their ratio means something on a busy machine too. A new row is a
+// function in a file of its own and a line in rows.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"runtime"
+
+	"github.com/daybook-dev/daybook/internal/testkit"
+)
+
+// rows is the table's order.
+var rows = []row{
+	{"capture/server", func(r *run) { measureCapture(r, true) }},
+	{"capture/solo", func(r *run) { measureCapture(r, false) }},
+	{"follow/1-per-s", func(r *run) { measureFollow(r, 1, 15) }},
+	{"follow/100-per-s", func(r *run) { measureFollow(r, 100, 5) }},
+	{"follow/10000-per-s", func(r *run) { measureFollow(r, 10_000, 5) }},
+	{"append/1-client", func(r *run) { measureAppend(r, 1) }},
+	{"append/8-clients", func(r *run) { measureAppend(r, 8) }},
+	{"append/64-clients", func(r *run) { measureAppend(r, 64) }},
+}
+
+func main() {
+	if runAsStamper(os.Args[1:]) {
+		return
+	}
+	runs := flag.Int("runs", 3, "how often each row is measured; the table shows medians")
+	only := flag.String("row", "", "measure only the rows that match this regular expression")
+	flag.Parse()
+	if err := bench(*runs, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func bench(runs int, only string) (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	match, err := regexp.Compile(only)
+	if err != nil {
+		return fmt.Errorf("-row: %w", err)
+	}
+	if runs < 1 {
+		return fmt.Errorf("-runs %d: at least one", runs)
+	}
+	dir, err := os.MkdirTemp("", "daybook-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	bin, err := testkit.Build(ctx, dir)
+	if err != nil {
+		return err
+	}
+
+	var results []result
+	for _, row := range rows {
+		if !match.MatchString(row.name) {
+			continue
+		}
+		t := newTally(row.name)
+		for i := range runs {
+			fmt.Fprintf(os.Stderr, "bench: %s, run %d of %d\n", row.name, i+1, runs)
+			if err := measure(ctx, bin, row, t); err != nil {
+				return fmt.Errorf("%s: %w", row.name, err)
+			}
+		}
+		results = append(results, t.results()...)
+	}
+	fmt.Printf("%s/%s, %d CPUs, %s, medians of %d runs\n\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), runs)
+	return printTable(os.Stdout, results)
+}
