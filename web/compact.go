@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/logs/logpb"
@@ -37,15 +39,10 @@ type (
 	}
 )
 
+// compact returns e without its lines.
 func compact(e *logpb.LogEntry) compactEntry {
 	c := compactEntry{Index: e.GetStreamIndex(), Millis: e.GetTimeOffset().AsDuration().Milliseconds()}
 	switch content := e.Content.(type) {
-	case *logpb.LogEntry_Text:
-		c.Line = e.GetSequence() + 1
-		c.Lines = make([]compactLine, len(content.Text.GetLines()))
-		for i, l := range content.Text.GetLines() {
-			c.Lines[i] = compactLine{string(l.GetValue()), l.GetDelimiter()}
-		}
 	case *logpb.LogEntry_Binary:
 		c.Data = content.Binary.GetData()
 	case *logpb.LogEntry_Datagram:
@@ -58,48 +55,122 @@ func compact(e *logpb.LogEntry) compactEntry {
 	return c
 }
 
-// batch collects entries, and the ranges missing before them, as one JSON object {"m":[[first,last],…],"e":[…]}.
+// position is a place between two lines or entries of a stream: what comes next is the entry at index, without its lines that are
+// numbered below line. A line of zero is the whole entry.
+type position struct{ index, line int64 }
+
+// String returns the form that clients see and send back.
+func (p position) String() string {
+	if p.line > 0 {
+		return fmt.Sprintf("%d.%d", p.index, p.line)
+	}
+	return strconv.FormatInt(p.index, 10)
+}
+
+func parsePosition(s string) (position, bool) {
+	index, line, split := strings.Cut(s, ".")
+	var p position
+	var err error
+	if p.index, err = strconv.ParseInt(index, 10, 64); err != nil || p.index < 0 {
+		return position{}, false
+	}
+	if split {
+		if p.line, err = strconv.ParseInt(line, 10, 64); err != nil || p.line < 1 {
+			return position{}, false
+		}
+	}
+	return p, true
+}
+
+// batch collects entries, and the ranges missing between them, as one JSON object {"m":[[first,last],…],"e":[…]}. An entry of many
+// lines is split between batches.
 type batch struct {
 	missing [][2]int64
 	entries bytes.Buffer
 	encoder *json.Encoder
-	// next is one past the index of the last entry or range added.
-	next int64
+	// next is where the batch ends, and so where the next one begins.
+	next position
+	// lines counts those in the batch.
+	lines int
 }
 
-func newBatch() *batch {
-	b := new(batch)
+func newBatch(begin position) *batch {
+	b := &batch{next: begin}
 	b.encoder = json.NewEncoder(&b.entries)
 	b.encoder.SetEscapeHTML(false)
 	return b
 }
 
-// addMissing adds what of the ranges lies in [from, until).
-func (b *batch) addMissing(ranges []*daybookv1.IndexRange, from, until int64) {
+// addMissing adds what of the ranges the client has not seen.
+func (b *batch) addMissing(ranges []*daybookv1.IndexRange) {
 	for _, m := range ranges {
-		first, last := max(m.GetFirst(), from), min(m.GetLast(), until-1)
-		if first <= last {
-			b.missing = append(b.missing, [2]int64{first, last})
-			b.next = max(b.next, last+1)
+		if first := max(m.GetFirst(), b.next.index); first <= m.GetLast() {
+			b.missing = append(b.missing, [2]int64{first, m.GetLast()})
+			b.next = position{index: m.GetLast() + 1, line: b.next.line}
 		}
 	}
 }
 
-func (b *batch) add(e *logpb.LogEntry) error {
+// limits say when a batch is full. An entry that is not text, and a line, are never split.
+type limits struct{ bytes, lines int }
+
+func (b *batch) full(l limits) bool { return b.entries.Len() >= l.bytes || b.lines >= l.lines }
+
+// add adds what of e lies at or after next, until the batch is full or the line numbered until is reached (0 is never), and reports
+// whether that was all of e.
+func (b *batch) add(e *logpb.LogEntry, l limits, until int64) (all bool, err error) {
+	index := int64(e.GetStreamIndex())
+	c := compact(e)
+	text, isText := e.Content.(*logpb.LogEntry_Text)
+	if isText {
+		lines := text.Text.GetLines()
+		number := int64(e.GetSequence()) + 1
+		if skip := b.next.line - number; skip > 0 {
+			skip = min(skip, int64(len(lines)))
+			lines, number = lines[skip:], number+skip
+		}
+		c.Line = uint64(number)
+		size := b.entries.Len()
+		for len(lines) > 0 && (until == 0 || number < until) && size < l.bytes && b.lines < l.lines {
+			v := lines[0].GetValue()
+			c.Lines = append(c.Lines, compactLine{string(v), lines[0].GetDelimiter()})
+			size += len(v) + len(`{"v":"","d":"\n"},`)
+			lines = lines[1:]
+			number++
+			b.lines++
+		}
+		if len(lines) > 0 {
+			b.next = position{index, number}
+		} else {
+			b.next = position{index: index + 1, line: b.keepLine(number)}
+			all = true
+		}
+		if len(c.Lines) == 0 {
+			return all, nil
+		}
+	} else {
+		b.next = position{index: index + 1}
+		all = true
+	}
 	if b.entries.Len() > 0 {
 		b.entries.WriteByte(',')
 	}
-	if err := b.encoder.Encode(compact(e)); err != nil {
-		return fmt.Errorf("encode entry %d: %w", e.GetStreamIndex(), err)
+	if err := b.encoder.Encode(c); err != nil {
+		return false, fmt.Errorf("encode entry %d: %w", index, err)
 	}
 	b.entries.Truncate(b.entries.Len() - 1) // the encoder's line feed
-	b.next = max(b.next, int64(e.GetStreamIndex())+1)
-	return nil
+	return all, nil
+}
+
+// keepLine returns the line that next has to wait for still, after lines below number were passed.
+func (b *batch) keepLine(number int64) int64 {
+	if b.next.line > number {
+		return b.next.line
+	}
+	return 0
 }
 
 func (b *batch) empty() bool { return b.entries.Len() == 0 && len(b.missing) == 0 }
-
-func (b *batch) size() int { return b.entries.Len() }
 
 // appendTo appends the fields of the object, without braces, and empties the batch.
 func (b *batch) appendTo(out *bytes.Buffer) error {
@@ -117,5 +188,6 @@ func (b *batch) appendTo(out *bytes.Buffer) error {
 	out.WriteByte(']')
 	b.missing = b.missing[:0]
 	b.entries.Reset()
+	b.lines = 0
 	return nil
 }

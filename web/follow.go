@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -16,13 +15,12 @@ import (
 	"github.com/daybook-dev/daybook/internal/fault"
 )
 
-const (
-	// eventSize is how long the data of an event may grow before the next one begins. An entry is never split: resuming counts entries.
-	eventSize = 256 << 10
-	// pageBytes is how long a page of entries may grow before it ends.
-	pageBytes = 1 << 20
-	// firstHeartbeat lets a client know soon that a stream it waits for is being waited for.
-	firstHeartbeat = time.Second
+// firstHeartbeat lets a client know soon that a stream it waits for is being waited for.
+const firstHeartbeat = time.Second
+
+var (
+	eventLimits = limits{bytes: 256 << 10, lines: 5000}
+	pageLimits  = limits{bytes: 1 << 20, lines: 5000}
 )
 
 // read calls f for each response to req, ending with the one that has End set. A call that ends without it was cut off, which is an
@@ -51,63 +49,63 @@ func (h *handler) read(ctx context.Context, req *daybookv1.FollowRequest, f func
 	}
 }
 
-// begin turns the stream and the position that a request names into a request for the Coordinator.
-func (h *handler) begin(r *http.Request, wait bool) (*daybookv1.FollowRequest, error) {
-	pos, err := parsePosition(r)
+// begin turns the stream and the start that a request names into a request for the Coordinator and the position to begin at.
+func (h *handler) begin(r *http.Request, wait bool) (*daybookv1.FollowRequest, position, error) {
+	want, err := parseStart(r)
 	if err != nil {
-		return nil, err
+		return nil, position{}, err
 	}
-	req := &daybookv1.FollowRequest{Project: r.PathValue("project"), Path: r.PathValue("path"), Index: pos.index, Wait: wait}
+	req := &daybookv1.FollowRequest{Project: r.PathValue("project"), Path: r.PathValue("path"), Index: want.at.index, Wait: wait}
 	ctx, cancel := context.WithTimeout(r.Context(), rpcTimeout)
 	defer cancel()
 	s, err := h.findStream(ctx, req.Project, req.Path)
 	if err != nil {
 		if wait && fault.Is(err, fault.NotFound) {
-			return req, nil
+			return req, want.at, nil
 		}
-		return nil, err
+		return nil, position{}, err
 	}
-	req.Index, err = h.resolve(ctx, s, pos)
-	return req, err
+	at, err := h.resolve(ctx, s, want)
+	req.Index = at.index
+	return req, at, err
 }
 
 // entries serves one page of what there is.
 func (h *handler) entries(w http.ResponseWriter, r *http.Request) error {
-	until, limited, err := parseNumber(r.URL.Query(), "until", 0)
+	until, err := parseNumber(r.URL.Query(), "until")
 	if err != nil {
 		return err
 	}
-	if !limited {
-		until = math.MaxInt64
-	}
-	req, err := h.begin(r, false)
+	req, at, err := h.begin(r, false)
 	if err != nil {
 		return err
 	}
 	req.BacklogOnly = true
-	b := newBatch()
-	b.next = req.Index
+	b := newBatch(at)
 	var end *daybookv1.FollowResponse_End
-	if req.Index < until {
-		err = h.read(r.Context(), req, func(res *daybookv1.FollowResponse) error {
-			b.addMissing(res.GetMissing(), req.GetIndex(), until)
-			for _, e := range res.GetLogs() {
-				if b.size() >= pageBytes || int64(e.GetStreamIndex()) >= until {
-					return errEnough
-				}
-				if err := b.add(e); err != nil {
-					return err
-				}
-			}
-			end = res.GetEnd()
-			return nil
-		})
-		if err != nil && !errors.Is(err, errEnough) {
-			return err
+	err = h.read(r.Context(), req, func(res *daybookv1.FollowResponse) error {
+		if logs := res.GetLogs(); len(logs) > 0 && until > 0 && int64(logs[0].GetSequence())+1 >= until {
+			return errEnough // what is missing before these belongs to the next page
 		}
+		b.addMissing(res.GetMissing())
+		for _, e := range res.GetLogs() {
+			if b.full(pageLimits) {
+				return errEnough
+			}
+			if all, err := b.add(e, pageLimits, until); err != nil {
+				return err
+			} else if !all {
+				return errEnough
+			}
+		}
+		end = res.GetEnd()
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
 	}
 	var body bytes.Buffer
-	fmt.Fprintf(&body, `{"first":%d,"next":%d,`, req.Index, b.next)
+	fmt.Fprintf(&body, `{"first":"%s","next":"%s",`, at, b.next)
 	if end != nil {
 		j, err := messageJSON(end)
 		if err != nil {
@@ -124,7 +122,7 @@ func (h *handler) entries(w http.ResponseWriter, r *http.Request) error {
 
 // follow serves a stream as server-sent events: what there is, and then what comes, until the stream ends.
 func (h *handler) follow(w http.ResponseWriter, r *http.Request) error {
-	req, err := h.begin(r, r.URL.Query().Get("wait") == "1")
+	req, at, err := h.begin(r, r.URL.Query().Get("wait") == "1")
 	if err != nil {
 		return err
 	}
@@ -155,7 +153,7 @@ func (h *handler) follow(w http.ResponseWriter, r *http.Request) error {
 	defer reader.Wait()
 	defer cancel()
 
-	out := &eventWriter{w: w, batch: newBatch(), first: req.GetIndex()}
+	out := &eventWriter{w: w, batch: newBatch(at)}
 	heartbeat := time.NewTimer(min(firstHeartbeat, h.heartbeat))
 	defer heartbeat.Stop()
 	for {
@@ -178,10 +176,8 @@ func (h *handler) follow(w http.ResponseWriter, r *http.Request) error {
 
 // eventWriter writes responses as events.
 type eventWriter struct {
-	w     http.ResponseWriter
-	batch *batch
-	// first is the index where the client began.
-	first   int64
+	w       http.ResponseWriter
+	batch   *batch
 	buf     bytes.Buffer
 	started bool
 }
@@ -202,13 +198,16 @@ func (o *eventWriter) response(res *daybookv1.FollowResponse) error {
 			return err
 		}
 	}
-	o.batch.addMissing(res.GetMissing(), o.first, math.MaxInt64)
+	o.batch.addMissing(res.GetMissing())
 	for _, e := range res.GetLogs() {
-		if err := o.batch.add(e); err != nil {
-			return err
-		}
-		if o.batch.size() >= eventSize {
-			if err := o.entries(); err != nil {
+		for all := false; !all; {
+			if o.batch.full(eventLimits) {
+				if err := o.entries(); err != nil {
+					return err
+				}
+			}
+			var err error
+			if all, err = o.batch.add(e, eventLimits, 0); err != nil {
 				return err
 			}
 		}
@@ -230,10 +229,10 @@ func (o *eventWriter) response(res *daybookv1.FollowResponse) error {
 	return o.flush()
 }
 
-// entries writes what the batch holds. The event's id is the index to resume at.
+// entries writes what the batch holds. The event's id is the position to resume at.
 func (o *eventWriter) entries() error {
 	o.buf.Reset()
-	fmt.Fprintf(&o.buf, "id: %d\ndata: {", o.batch.next)
+	fmt.Fprintf(&o.buf, "id: %s\ndata: {", o.batch.next)
 	if err := o.batch.appendTo(&o.buf); err != nil {
 		return err
 	}

@@ -12,55 +12,60 @@ import (
 	"github.com/daybook-dev/daybook/logs/logpb"
 )
 
-// position is where a reader begins: at an index, at the entry that holds a line, or so many lines before the end.
-type position struct {
-	index int64
-	line  int64
-	tail  int64
+// start is where a reader wants to begin: at a position, at a line, or so many lines before the end.
+type start struct {
+	at   position
+	line int64
+	tail int64
 }
 
-// parsePosition reads the parameters index, line and tail, of which one may be given, and the header by which a browser resumes, which
-// wins over them.
-func parsePosition(r *http.Request) (position, error) {
+// parseStart reads the parameters index, line and tail, of which one may be given, and the header by which a browser resumes, which wins
+// over them.
+func parseStart(r *http.Request) (start, error) {
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
-		n, err := strconv.ParseInt(id, 10, 64)
-		if err != nil || n < 0 {
-			return position{}, fault.New(fault.Invalid, "Last-Event-ID is %q; it must be the id of an event of this stream", clip(id))
+		at, ok := parsePosition(id)
+		if !ok {
+			return start{}, fault.New(fault.Invalid, "Last-Event-ID is %q; it must be the id of an event of this stream", clip(id))
 		}
-		return position{index: n}, nil
+		return start{at: at}, nil
 	}
-	var p position
+	var s start
 	given := 0
-	for _, param := range []struct {
-		name  string
-		least int64
-		value *int64
-	}{{"index", 0, &p.index}, {"line", 1, &p.line}, {"tail", 1, &p.tail}} {
-		n, ok, err := parseNumber(r.URL.Query(), param.name, param.least)
-		if err != nil {
-			return position{}, err
+	q := r.URL.Query()
+	if index := q.Get("index"); index != "" {
+		var ok bool
+		if s.at, ok = parsePosition(index); !ok {
+			return start{}, fault.New(fault.Invalid, "parameter index is %q; it must be a number of an entry, from 0, or the id of an event", clip(index))
 		}
-		if ok {
-			*param.value = n
+		given++
+	}
+	for name, value := range map[string]*int64{"line": &s.line, "tail": &s.tail} {
+		n, err := parseNumber(q, name)
+		if err != nil {
+			return start{}, err
+		}
+		if n > 0 {
+			*value = n
 			given++
 		}
 	}
 	if given > 1 {
-		return position{}, fault.New(fault.Invalid, "parameters index, line and tail exclude each other; give one")
+		return start{}, fault.New(fault.Invalid, "parameters index, line and tail exclude each other; give one")
 	}
-	return p, nil
+	return s, nil
 }
 
-func parseNumber(q url.Values, name string, least int64) (n int64, ok bool, err error) {
+// parseNumber returns a parameter that counts from 1, or 0 when it is not given.
+func parseNumber(q url.Values, name string) (int64, error) {
 	s := q.Get(name)
 	if s == "" {
-		return 0, false, nil
+		return 0, nil
 	}
-	n, err = strconv.ParseInt(s, 10, 64)
-	if err != nil || n < least {
-		return 0, false, fault.New(fault.Invalid, "parameter %s is %q; it must be a number, at least %d", name, clip(s), least)
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 1 {
+		return 0, fault.New(fault.Invalid, "parameter %s is %q; it must be a number, at least 1", name, clip(s))
 	}
-	return n, true, nil
+	return n, nil
 }
 
 func clip(s string) string {
@@ -73,24 +78,30 @@ func clip(s string) string {
 // tailBytes is about how much content a reader who begins near the end gets at once, however long the lines are.
 const tailBytes = 1 << 20
 
-// resolve returns the index where a reader at p begins in s.
-func (h *handler) resolve(ctx context.Context, s *daybookv1.Stream, p position) (int64, error) {
+// resolve returns the position in s where a reader begins.
+func (h *handler) resolve(ctx context.Context, s *daybookv1.Stream, want start) (position, error) {
 	end := max(s.GetNextIndex(), s.GetTerminalIndex()+1)
 	switch {
-	case p.line > 0:
-		return h.findLine(ctx, s, end, p.line-1)
-	case p.tail > 0 && end > 0:
-		var first int64
-		if p.tail < s.GetLines() {
-			var err error
-			if first, err = h.findLine(ctx, s, end, s.GetLines()-p.tail); err != nil {
-				return 0, err
+	case want.line > 0:
+		index, err := h.findLine(ctx, s, end, want.line-1)
+		return position{index, min(want.line, s.GetLines()+1)}, err
+	case want.tail > 0 && end > 0:
+		var at position
+		if want.tail < s.GetLines() {
+			line := s.GetLines() - want.tail
+			index, err := h.findLine(ctx, s, end, line)
+			if err != nil {
+				return position{}, err
 			}
+			at = position{index, line + 1}
 		}
 		perEntry := s.GetSize()/end + 1
-		return max(first, end-max(1, tailBytes/perEntry)), nil
+		if near := end - max(1, tailBytes/perEntry); near > at.index {
+			at.index = near
+		}
+		return at, nil
 	}
-	return p.index, nil
+	return want.at, nil
 }
 
 // findLine returns the index of the first entry that holds a part of the line, counted from 0, or the last index when the stream is not

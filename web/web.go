@@ -40,6 +40,11 @@ type Config struct {
 // Handler returns the handler of all pages and of the data API. It answers every path, unknown ones with 404, so it is mounted at the
 // root, below whatever else the listener serves.
 func Handler(c Config) http.Handler {
+	_, routes := newHandler(c)
+	return routes
+}
+
+func newHandler(c Config) (*handler, http.Handler) {
 	h := &handler{
 		logs:      c.Logs,
 		log:       c.Logger,
@@ -64,7 +69,7 @@ func Handler(c Config) http.Handler {
 	handle("/api/v1/follow/{project}/{path...}", h.follow, h.apiError)
 	handle("/api/", unknownRoute, h.apiError)
 	handle("/", unknownPage, h.pageError)
-	return mux
+	return h, mux
 }
 
 type handler struct {
