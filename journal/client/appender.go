@@ -1,0 +1,201 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	pb "github.com/daybook-dev/daybook/journal/protocol"
+)
+
+// Appender appends to a journal through one Append RPC. Nothing is visible to readers before Close has succeeded. Brokers
+// cut off an append that stalls for about a second, so the content must be at hand.
+type Appender struct {
+	// Request opens the RPC.
+	Request *pb.AppendRequest
+	// Response is that of the broker, after Close.
+	Response *pb.AppendResponse
+
+	ctx    context.Context
+	rjc    pb.RoutedJournalClient
+	stream pb.Journal_AppendClient
+	cancel context.CancelFunc
+	chunk  pb.AppendRequest
+}
+
+// NewAppender returns an appender. Its RPC begins with the first byte written, or with Close, and is given up when ctx ends.
+func NewAppender(ctx context.Context, rjc pb.RoutedJournalClient, req *pb.AppendRequest) *Appender {
+	return &Appender{Request: proto.CloneOf(req), Response: new(pb.AppendResponse), ctx: ctx, rjc: rjc}
+}
+
+// Write sends p as one message, which must not be larger than the broker accepts: usually 4 MiB. An error is the reason
+// why the append failed; nothing of it will be committed.
+func (a *Appender) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil // An empty message would commit.
+	}
+	if err := a.start(); err != nil {
+		return 0, err
+	}
+	a.chunk.Content = p
+	err := a.stream.Send(&a.chunk)
+	a.chunk.Content = nil
+	if err == nil {
+		return len(p), nil
+	}
+	return 0, a.refused(err)
+}
+
+// Close commits what was written. If it fails, the append was possibly made nevertheless.
+func (a *Appender) Close() error {
+	if err := a.start(); err != nil {
+		return err
+	}
+	if err := a.stream.Send(new(pb.AppendRequest)); err != nil {
+		return a.refused(err)
+	}
+	return a.receive()
+}
+
+// Abort makes the broker discard what was written. It waits until the broker has done so.
+func (a *Appender) Abort() {
+	if a.stream == nil {
+		return
+	}
+	// Whatever it answers, it has not been told to commit.
+	_, _ = a.stream.CloseAndRecv()
+	a.cancel()
+}
+
+// Reset makes the appender usable for another append of the same request. It may be called after Close, Abort, and a failed
+// Write.
+func (a *Appender) Reset() {
+	a.stream, a.Response = nil, new(pb.AppendResponse)
+}
+
+func (a *Appender) start() error {
+	if a.stream != nil {
+		return nil
+	}
+	if !a.Request.IsOpening() {
+		return fault.New(fault.Invalid, "append: the request names no journal")
+	}
+	if err := a.Request.Validate(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(a.ctx)
+	stream, err := a.rjc.Append(pb.WithDispatchItemRoute(ctx, a.rjc, a.item(), true))
+	if err != nil {
+		cancel()
+		return mapContext(a.ctx, err)
+	}
+	a.stream, a.cancel = stream, cancel
+	if err := stream.Send(a.Request); err != nil {
+		return a.refused(err)
+	}
+	return nil
+}
+
+func (a *Appender) item() string { return string(pb.Journal(a.Request.Journal).StripMeta()) }
+
+// refused returns why a message could not be sent.
+func (a *Appender) refused(err error) error {
+	if !errors.Is(err, io.EOF) {
+		a.cancel()
+		return mapContext(a.ctx, err)
+	}
+	if err := a.receive(); err != nil {
+		return err
+	}
+	return fault.New(fault.Internal, "broker acknowledged an append to %s before its end", a.Request.Journal)
+}
+
+// receive ends the sending side and takes the response.
+func (a *Appender) receive() error {
+	defer a.cancel()
+	resp, err := a.stream.CloseAndRecv()
+	if err != nil {
+		return mapContext(a.ctx, err)
+	}
+	if err := validateResponse("AppendResponse", resp); err != nil {
+		return err
+	}
+	a.Response = resp
+	a.rjc.UpdateRoute(a.item(), resp.Header.Route)
+
+	switch resp.Status {
+	case pb.Status_OK:
+		return nil
+	case pb.Status_REGISTER_MISMATCH:
+		return registerMismatch(a.Request, resp)
+	case pb.Status_FRAGMENT_STORE_UNHEALTHY:
+		return fmt.Errorf("%s: %w", resp.StoreHealthError, ErrFragmentStoreUnhealthy)
+	}
+	return errorOfStatus(resp.Status)
+}
+
+// chunkSize is the most bytes of content in a message. Larger ones save little and come closer to the limit of brokers.
+const chunkSize = 512 << 10
+
+// Append makes one append of all content, each reader from its beginning to its end; of none if there is no reader. It tries
+// again while brokers are not there or do not agree on who is primary, reading the content again. Other errors are
+// returned, along with the broker's response as far as there is one.
+func Append(ctx context.Context, rjc pb.RoutedJournalClient, req *pb.AppendRequest, content ...io.ReaderAt) (*pb.AppendResponse, error) {
+	a := NewAppender(ctx, rjc, req)
+	buf := make([]byte, 32<<10)
+	for attempt := 0; ; attempt++ {
+		err := appendOnce(a, buf, content)
+		if err == nil || !retriesAppend(err) {
+			return a.Response, err
+		}
+		if err := waitBackoff(ctx, attempt); err != nil {
+			return a.Response, err
+		}
+		a.Reset()
+	}
+}
+
+func appendOnce(a *Appender, buf []byte, content []io.ReaderAt) error {
+	for _, r := range content {
+		for pos := int64(0); ; {
+			n, err := r.ReadAt(buf, pos)
+			if n != 0 {
+				if _, err := a.Write(buf[:n]); err != nil {
+					return err
+				}
+				pos += int64(n)
+			}
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				a.Abort()
+				return fmt.Errorf("append to %s: read content: %w", a.Request.Journal, err)
+			}
+		}
+	}
+	return a.Close()
+}
+
+func retriesAppend(err error) bool {
+	return errors.Is(err, ErrNotJournalPrimaryBroker) ||
+		errors.Is(err, ErrNoJournalPrimaryBroker) ||
+		errors.Is(err, ErrInsufficientJournalBrokers) ||
+		status.Code(err) == codes.Unavailable && !isStatusError(err)
+}
+
+// isStatusError tells the broker's statuses from failures of the transport.
+func isStatusError(err error) bool {
+	for _, s := range statusErrors {
+		if errors.Is(err, s) {
+			return true
+		}
+	}
+	return false
+}

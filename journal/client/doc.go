@@ -1,0 +1,29 @@
+// Package client reads and appends to journals.
+//
+// Reader makes one Read RPC an io.Reader; RetryReader begins another one whenever that ends early, until its context ends.
+//
+//	// Copy a range of a journal.
+//	io.Copy(os.Stdout, client.NewRetryReader(ctx, rjc, &protocol.ReadRequest{Journal: "a/journal", Offset: 1234, EndOffset: 5678}))
+//
+// Appender makes one Append RPC an io.WriteCloser, and Append sends content that can be read again, trying again as needed.
+// Both are for content that is at hand: a broker cuts off an append that stalls.
+//
+// AppendService is for everybody else. It batches many small appends into few large ones, orders them, keeps them in files
+// until the broker has acknowledged them, and tries again for as long as that takes:
+//
+//	op := service.StartAppend(&protocol.AppendRequest{Journal: "a/journal"}, nil)
+//	op.Writer().WriteString("hello")
+//	if err := op.Release(); err != nil {
+//		return err // Rolled back.
+//	}
+//	return op.Err() // Waits for the broker.
+//
+// With a directory (OpenAppendService) what was released survives the process: the next service on that directory sends
+// it. docs/formats/spool.md describes the files.
+//
+// Appends are atomic: a reader sees all of one or nothing of it. They are made at least once: an append whose
+// acknowledgement was lost is made again.
+//
+// Readers and Appenders are used by one goroutine at a time. An AppendService and the futures it returns are safe for
+// concurrent use.
+package client

@@ -1,0 +1,126 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	pb "github.com/daybook-dev/daybook/journal/protocol"
+)
+
+// ListAllJournals returns one listing of the journals that the request selects. It waits for a connection, so ctx should have
+// a deadline. If the client is a router it learns the journals' routes.
+func ListAllJournals(ctx context.Context, jc pb.JournalClient, req *pb.ListRequest) (*pb.ListResponse, error) {
+	if req.GetWatch() {
+		return nil, fault.New(fault.Invalid, "list journals: the request is to watch, which never ends")
+	}
+	if err := req.Validate(); err != nil {
+		return nil, err
+	}
+	rpcCtx, cancel := context.WithCancel(pb.WithDispatchDefault(ctx))
+	defer cancel()
+	stream, err := jc.List(rpcCtx, req, grpc.WaitForReady(true))
+	if err != nil {
+		return nil, mapContext(ctx, err)
+	}
+	resp, err := ReadListResponse(stream, req)
+	if err != nil {
+		return nil, mapContext(ctx, err)
+	}
+	if router, ok := jc.(pb.DispatchRouter); ok {
+		for _, j := range resp.Journals {
+			router.UpdateRoute(j.GetSpec().GetName(), j.Route)
+		}
+	}
+	return resp, nil
+}
+
+// ReadListResponse reads one complete listing from a stream. An end of the stream before it has begun is io.EOF.
+func ReadListResponse(stream pb.Journal_ListClient, req *pb.ListRequest) (*pb.ListResponse, error) {
+	resp, err := stream.Recv()
+	if err != nil {
+		return nil, err
+	}
+	if err := validateResponse("ListResponse", resp); err != nil {
+		return nil, err
+	}
+	if resp.Status != pb.Status_OK {
+		return nil, errorOfStatus(resp.Status)
+	}
+	if last := req.GetWatchResume().GetEtcd().GetRevision(); req.GetWatchResume() != nil && resp.Header.Etcd.Revision <= last {
+		return nil, fault.New(fault.Internal, "broker sent a listing of revision %d after one of revision %d", resp.Header.Etcd.Revision, last)
+	}
+	for {
+		next, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF) && !req.GetWatch():
+			return resp, nil
+		case errors.Is(err, io.EOF):
+			return nil, io.ErrUnexpectedEOF
+		case err != nil:
+			return nil, err
+		case len(next.Journals) != 0:
+			resp.Journals = append(resp.Journals, next.Journals...)
+		case req.GetWatch():
+			return resp, nil
+		default:
+			return nil, fault.New(fault.Internal, "broker sent an empty continuation of a listing")
+		}
+	}
+}
+
+// GetJournal returns the spec of a journal. That it does not exist is an error of the kind fault.NotFound.
+func GetJournal(ctx context.Context, jc pb.JournalClient, journal pb.Journal) (*pb.JournalSpec, error) {
+	name := journal.StripMeta()
+	if err := name.Validate(); err != nil {
+		return nil, err
+	}
+	resp, err := ListAllJournals(ctx, jc, &pb.ListRequest{
+		Selector: &pb.LabelSelector{Include: &pb.LabelSet{Labels: []*pb.Label{{Name: pb.LabelName, Value: string(name)}}}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(resp.Journals) == 0 {
+		return nil, fault.New(fault.NotFound, "journal %s does not exist", name)
+	}
+	return resp.Journals[0].Spec, nil
+}
+
+// ApplyJournals makes all changes of the request, or none.
+func ApplyJournals(ctx context.Context, jc pb.JournalClient, req *pb.ApplyRequest) (*pb.ApplyResponse, error) {
+	return ApplyJournalsInBatches(ctx, jc, req, 0)
+}
+
+// ApplyJournalsInBatches makes the changes of the request in order, at most size at once, or all at once if size is zero. It
+// stops at the first failure; what was changed before stays. The last response is returned, also with an error.
+func ApplyJournalsInBatches(ctx context.Context, jc pb.JournalClient, req *pb.ApplyRequest, size int) (*pb.ApplyResponse, error) {
+	if err := req.Validate(); err != nil {
+		return nil, err
+	}
+	rest := req.GetChanges()
+	if size <= 0 {
+		size = max(1, len(rest))
+	}
+	var last *pb.ApplyResponse
+	for {
+		n := min(size, len(rest))
+		resp, err := jc.Apply(pb.WithDispatchDefault(ctx), &pb.ApplyRequest{Changes: rest[:n]}, grpc.WaitForReady(true))
+		if err != nil {
+			return last, mapContext(ctx, err)
+		}
+		if err := validateResponse("ApplyResponse", resp); err != nil {
+			return last, err
+		}
+		last = resp
+		if resp.Status != pb.Status_OK {
+			return last, errorOfStatus(resp.Status)
+		}
+		if rest = rest[n:]; len(rest) == 0 {
+			return last, nil
+		}
+	}
+}

@@ -1,0 +1,206 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	pb "github.com/daybook-dev/daybook/journal/protocol"
+)
+
+// RetryReader is a Reader that survives: when its RPC ends or fails it begins another one where that stopped.
+//
+// A request with Offset -1 first asks where the journal ends, and Read returns ErrOffsetJump with the answer; from then on
+// nothing that is appended is missed, however often the RPC is begun again.
+//
+// It is used by one goroutine at a time, except that Cancel may be called by any.
+type RetryReader struct {
+	// Context is the parent of the contexts of the underlying readers.
+	Context context.Context
+	// Client is what the underlying readers use.
+	Client pb.RoutedJournalClient
+	// Reader is the current underlying reader. It changes with each RPC. Its Request may be modified between Reads and
+	// applies to the next RPC.
+	Reader *Reader
+	// Cancel makes a Read that waits, and all later ones, return context.Canceled, until Restart.
+	Cancel context.CancelFunc
+	// Policy decides which errors Read returns. nil is DefaultErrorPolicy.
+	Policy ErrorPolicy
+	// Logger gets the errors that are retried. nil discards them.
+	Logger *slog.Logger
+}
+
+// ErrorPolicy reports whether a RetryReader returns err from Read, rather than trying again. Attempt counts the failures of
+// this Read, from zero.
+//
+// It is not asked about the end of the context, the EndOffset, an ErrOffsetJump, or the ErrOffsetNotYetAvailable of a request
+// that does not block, which are always returned; nor about the end of an RPC without an error, after which there is always
+// another one.
+type ErrorPolicy func(err error, attempt int) bool
+
+// DefaultErrorPolicy returns errors that another attempt would not change: requests that are invalid, not allowed or not
+// authorized, journals that are suspended, and ones that do not exist after 300 ms, which covers those just created.
+func DefaultErrorPolicy(err error, attempt int) bool {
+	switch {
+	case errors.Is(err, ErrJournalNotFound):
+		return attempt >= 4
+	case errors.Is(err, ErrSuspended):
+		return true
+	}
+	switch fault.KindOf(err) {
+	case fault.Invalid, fault.Denied, fault.Unauthenticated, fault.Unimplemented:
+		return true
+	}
+	return false
+}
+
+// NewRetryReader returns a reader of the request, which lasts until ctx ends.
+func NewRetryReader(ctx context.Context, rjc pb.RoutedJournalClient, req *pb.ReadRequest) *RetryReader {
+	rr := &RetryReader{Context: ctx, Client: rjc}
+	rr.Restart(req)
+	return rr
+}
+
+// Restart begins anew with another request. Call Cancel before, or the old RPC lasts as long as Context.
+func (rr *RetryReader) Restart(req *pb.ReadRequest) {
+	ctx, cancel := context.WithCancel(rr.Context)
+	rr.Reader = NewReader(ctx, rr.Client, req)
+	rr.Cancel = cancel
+}
+
+// Journal returns the journal that is read.
+func (rr *RetryReader) Journal() pb.Journal { return pb.Journal(rr.Reader.Request.Journal) }
+
+// Offset returns the offset of the next byte that Read returns.
+func (rr *RetryReader) Offset() int64 { return rr.Reader.Request.Offset }
+
+// Read returns the next bytes, and waits for them when the request blocks. Like that of a Reader it may return zero bytes
+// without an error. The errors it returns are
+//
+//   - that of the context, once Cancel was called or Context ended;
+//   - io.EOF at the request's EndOffset;
+//   - ErrOffsetNotYetAvailable at the write head, unless the request blocks;
+//   - ErrOffsetJump, after which Read may be called again;
+//   - those that Policy does not want to be retried.
+func (rr *RetryReader) Read(p []byte) (int, error) {
+	// The end of an RPC may be tried again at once, but not for ever: a broker may end each one without having sent anything.
+	ends := 0
+	for attempt := 0; ; attempt++ {
+		n, err := rr.readOnce(p)
+		if err == nil || errors.Is(err, ErrOffsetJump) {
+			return n, err
+		}
+		req := rr.Reader.Request
+		if errors.Is(err, io.EOF) && req.EndOffset != 0 && req.Offset >= req.EndOffset {
+			return n, err
+		}
+		ctx := rr.Reader.ctx
+		rr.Reader = rr.Reader.again()
+
+		switch {
+		case ctx.Err() != nil && isContextError(err),
+			errors.Is(err, ErrOffsetNotYetAvailable) && !req.Block,
+			errors.Is(err, ErrJournalNotFound) && req.Header != nil:
+			return n, err
+		case n != 0:
+			return n, nil // The rest of it with the next Read.
+		case errors.Is(err, io.EOF):
+			if ends++; ends == 1 {
+				attempt = -1
+				continue
+			}
+		case errors.Is(err, ErrOffsetNotYetAvailable):
+			// Block was turned on meanwhile.
+		case rr.surfaces(err, attempt):
+			return 0, err
+		default:
+			rr.log(err, attempt)
+		}
+		if err := waitBackoff(ctx, attempt); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (rr *RetryReader) surfaces(err error, attempt int) bool {
+	if rr.Policy == nil {
+		return DefaultErrorPolicy(err, attempt)
+	}
+	return rr.Policy(err, attempt)
+}
+
+func (rr *RetryReader) log(err error, attempt int) {
+	routing := errors.Is(err, ErrInsufficientJournalBrokers) || errors.Is(err, ErrNotJournalBroker)
+	if rr.Logger == nil || routing && attempt == 0 {
+		return
+	}
+	rr.Logger.Warn("read failed, trying again", "journal", rr.Journal(), "offset", rr.Offset(), "attempt", attempt, "error", err)
+}
+
+// readOnce reads, or finds the write head if that is where the reader shall begin.
+func (rr *RetryReader) readOnce(p []byte) (int, error) {
+	if pb.Offset(rr.Offset()) != pb.OffsetHead {
+		return rr.Reader.Read(p)
+	}
+	req := proto.CloneOf(rr.Reader.Request)
+	req.Block, req.MetadataOnly = false, true
+	probe := NewReader(rr.Reader.ctx, rr.Client, req)
+	probe.route = rr.Reader.route
+	for {
+		_, err := probe.Read(nil)
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, ErrOffsetJump) {
+			rr.Reader.Request.Offset, rr.Reader.Response = probe.Request.Offset, probe.Response
+			// Nothing else is wanted of this RPC; reading on ends it.
+			_, _ = probe.Read(nil)
+			if probe.cancel != nil {
+				probe.cancel()
+			}
+		}
+		return 0, err
+	}
+}
+
+// AdjustedOffset returns the offset of the next byte that br, which must wrap this reader, will return.
+func (rr *RetryReader) AdjustedOffset(br *bufio.Reader) int64 { return rr.Reader.AdjustedOffset(br) }
+
+// Seek sets the offset of the next Read. The end of a journal cannot be sought.
+func (rr *RetryReader) Seek(offset int64, whence int) (int64, error) {
+	target, err := seekTarget(rr.Offset(), offset, whence)
+	if err != nil {
+		return rr.Offset(), err
+	}
+	if target == rr.Offset() {
+		return target, nil
+	}
+	rr.Cancel()
+	req := rr.Reader.Request
+	req.Offset = target
+	rr.Restart(req)
+	return target, nil
+}
+
+// AdjustedSeek sets the offset of the next byte that br, which must wrap this reader, will return. If br has it in its buffer,
+// what is before it is discarded.
+func (rr *RetryReader) AdjustedSeek(offset int64, whence int, br *bufio.Reader) (int64, error) {
+	target, err := seekTarget(rr.AdjustedOffset(br), offset, whence)
+	if err != nil {
+		return rr.AdjustedOffset(br), err
+	}
+	if skip := target - rr.AdjustedOffset(br); skip >= 0 && skip <= int64(br.Buffered()) {
+		_, err := br.Discard(int(skip))
+		return target, err
+	}
+	if _, err := rr.Seek(target, io.SeekStart); err != nil {
+		return rr.Offset(), err
+	}
+	br.Reset(rr)
+	return target, nil
+}
