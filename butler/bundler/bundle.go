@@ -129,7 +129,6 @@ func (d *builder) pull(s *Stream) (full bool) {
 	if !d.b.isPaused(s) {
 		full = d.entries(s, closed)
 	}
-	blocked := !full
 	failed := s.Err() != nil
 	if !failed {
 		s.buffered.Add(int64(s.q.size - before))
@@ -141,7 +140,16 @@ func (d *builder) pull(s *Stream) (full bool) {
 	} else if !full && !s.announced && d.b.extensions {
 		d.mention(s).Announce = true
 	}
-	d.b.schedule(s, ended, blocked && d.overdue(s))
+	switch {
+	case ended:
+		d.b.forget(s)
+	case full:
+		d.b.schedule(s, d.now) // the next bundle goes on
+	case s.q.size > 0 && !d.overdue(s):
+		d.b.schedule(s, s.q.segs[0].at+d.b.delay)
+	default:
+		d.b.schedule(s, never) // what is left of it is half of something
+	}
 	return full
 }
 
@@ -282,37 +290,37 @@ func (b *Bundler) isPaused(s *Stream) bool {
 	return s.paused
 }
 
-// schedule says when a stream that was just looked at is due again. A blocked one has to wait for news.
-func (b *Bundler) schedule(s *Stream, ended, blocked bool) {
+// never is the deadline of a stream that has to wait for news.
+const never time.Duration = -1
+
+// schedule says when a stream that was just looked at is due again.
+func (b *Bundler) schedule(s *Stream, deadline time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s.headAt = -1
 	if s.q.size > 0 {
 		s.headAt = s.q.segs[0].at
 	}
+	if deadline == never && s.fresh.Load() {
+		deadline = b.now() + b.delay // there was news after the look
+	}
 	switch {
-	case ended:
-		s.ended = true
-		delete(b.streams, s.desc.GetName())
+	case s.paused || deadline == never:
 		b.unschedule(s)
-	case s.paused:
-		b.unschedule(s)
-	case s.headAt >= 0 && !blocked:
-		b.scheduleAt(s, s.headAt+b.delay)
-	case s.fresh.Load():
-		// There was news after the look.
-		b.scheduleAt(s, b.now()+b.delay)
+	case s.heapIndex >= 0:
+		s.deadline = deadline
+		heap.Fix(&b.due, s.heapIndex)
 	default:
-		b.unschedule(s)
+		s.deadline = deadline
+		heap.Push(&b.due, s)
 	}
 }
 
-// scheduleAt sets the deadline of a stream. b.mu is held.
-func (b *Bundler) scheduleAt(s *Stream, deadline time.Duration) {
-	s.deadline = deadline
-	if s.heapIndex >= 0 {
-		heap.Fix(&b.due, s.heapIndex)
-		return
-	}
-	heap.Push(&b.due, s)
+// forget drops a stream that has ended.
+func (b *Bundler) forget(s *Stream) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s.ended = true
+	delete(b.streams, s.desc.GetName())
+	b.unschedule(s)
 }

@@ -191,10 +191,12 @@ func (b *Bundler) signal() {
 	}
 }
 
-// hurry makes Next send what there is, because somebody waits for memory.
-func (b *Bundler) hurry() {
+// hurry makes Next send what there is, because the stream waits for memory.
+func (b *Bundler) hurry(s *Stream) {
 	b.mu.Lock()
 	b.hurried = true
+	s.fresh.Store(true)
+	b.enlist(s)
 	b.mu.Unlock()
 	b.signal()
 }

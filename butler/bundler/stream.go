@@ -110,7 +110,7 @@ func (s *Stream) Buffer(ctx context.Context) ([]byte, error) {
 			s.tailFill = 0
 			return s.tail.data, nil
 		}
-		s.b.hurry()
+		s.b.hurry(s)
 		select {
 		case <-s.room:
 		case <-s.failed:
