@@ -689,9 +689,11 @@ func (x *ArchiveStreamRequest) GetLines() int64 {
 
 // MissingRange is a range of stream indices, both ends included.
 type MissingRange struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	First         int64                  `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
-	Last          int64                  `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	First int64                  `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last  int64                  `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	// Why, if they arrived and could not be kept. Empty: they never arrived.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -738,6 +740,13 @@ func (x *MissingRange) GetLast() int64 {
 		return x.Last
 	}
 	return 0
+}
+
+func (x *MissingRange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type BatchRequest struct {
@@ -1370,10 +1379,11 @@ const file_logdog_services_proto_rawDesc = "" +
 	"index_size\x18\x15 \x01(\x03R\tindexSize\x12/\n" +
 	"\amissing\x18\xe8\a \x03(\v2\x14.logdog.MissingRangeR\amissing\x12\"\n" +
 	"\fcontent_size\x18\xe9\a \x01(\x03R\vcontentSize\x12\x15\n" +
-	"\x05lines\x18\xea\a \x01(\x03R\x05linesJ\x04\b\x1e\x10\x1fJ\x04\b\x1f\x10 \"8\n" +
+	"\x05lines\x18\xea\a \x01(\x03R\x05linesJ\x04\b\x1e\x10\x1fJ\x04\b\x1f\x10 \"P\n" +
 	"\fMissingRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x03R\x05first\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\x03R\x04last\"\xeb\x02\n" +
+	"\x04last\x18\x02 \x01(\x03R\x04last\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xeb\x02\n" +
 	"\fBatchRequest\x12,\n" +
 	"\x03req\x18\x01 \x03(\v2\x1a.logdog.BatchRequest.EntryR\x03req\x1a\xac\x02\n" +
 	"\x05Entry\x12H\n" +

@@ -472,7 +472,9 @@ type LogIndex struct {
 	ContentSize uint64 `protobuf:"varint,1001,opt,name=content_size,json=contentSize,proto3" json:"content_size,omitempty"`
 	Lines       uint64 `protobuf:"varint,1002,opt,name=lines,proto3" json:"lines,omitempty"`
 	// Indices up to the terminal index that the archive does not hold.
-	Missing       []*LogIndex_Range `protobuf:"bytes,1003,rep,name=missing,proto3" json:"missing,omitempty"`
+	Missing []*LogIndex_Range `protobuf:"bytes,1003,rep,name=missing,proto3" json:"missing,omitempty"`
+	// CRC-32C of the serialized index up to this field, which is the last.
+	Checksum      uint32 `protobuf:"fixed32,1004,opt,name=checksum,proto3" json:"checksum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -568,6 +570,13 @@ func (x *LogIndex) GetMissing() []*LogIndex_Range {
 		return x.Missing
 	}
 	return nil
+}
+
+func (x *LogIndex) GetChecksum() uint32 {
+	if x != nil {
+		return x.Checksum
+	}
+	return 0
 }
 
 type Text_Line struct {
@@ -863,8 +872,10 @@ func (x *LogIndex_Block) GetChecksum() uint32 {
 type LogIndex_Range struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// First and last missing index, both included.
-	First         uint64 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
-	Last          uint64 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	First uint64 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last  uint64 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	// Why, if they arrived and could not be kept. Empty: they never arrived.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -913,6 +924,13 @@ func (x *LogIndex_Range) GetLast() uint64 {
 	return 0
 }
 
+func (x *LogIndex_Range) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_logpb_log_proto protoreflect.FileDescriptor
 
 const file_logpb_log_proto_rawDesc = "" +
@@ -955,7 +973,7 @@ const file_logpb_log_proto_rawDesc = "" +
 	"\x06binary\x18\v \x01(\v2\r.logpb.BinaryH\x00R\x06binary\x12-\n" +
 	"\bdatagram\x18\f \x01(\v2\x0f.logpb.DatagramH\x00R\bdatagram\x12&\n" +
 	"\x0econtent_offset\x18\xe8\a \x01(\x04R\rcontentOffsetB\t\n" +
-	"\acontent\"\xfa\x06\n" +
+	"\acontent\"\xaf\a\n" +
 	"\bLogIndex\x12.\n" +
 	"\x04desc\x18\x01 \x01(\v2\x1a.logpb.LogStreamDescriptorR\x04desc\x12/\n" +
 	"\aentries\x18\x02 \x03(\v2\x15.logpb.LogIndex.EntryR\aentries\x12*\n" +
@@ -965,7 +983,8 @@ const file_logpb_log_proto_rawDesc = "" +
 	"\x06blocks\x18\xe8\a \x03(\v2\x15.logpb.LogIndex.BlockR\x06blocks\x12\"\n" +
 	"\fcontent_size\x18\xe9\a \x01(\x04R\vcontentSize\x12\x15\n" +
 	"\x05lines\x18\xea\a \x01(\x04R\x05lines\x120\n" +
-	"\amissing\x18\xeb\a \x03(\v2\x15.logpb.LogIndex.RangeR\amissing\x1a\xbd\x01\n" +
+	"\amissing\x18\xeb\a \x03(\v2\x15.logpb.LogIndex.RangeR\amissing\x12\x1b\n" +
+	"\bchecksum\x18\xec\a \x01(\aR\bchecksum\x1a\xbd\x01\n" +
 	"\x05Entry\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12!\n" +
@@ -981,10 +1000,11 @@ const file_logpb_log_proto_rawDesc = "" +
 	"\x12first_stream_index\x18\x05 \x01(\x04R\x10firstStreamIndex\x12\x1f\n" +
 	"\ventry_count\x18\x06 \x01(\x04R\n" +
 	"entryCount\x12\x1a\n" +
-	"\bchecksum\x18\a \x01(\aR\bchecksum\x1a1\n" +
+	"\bchecksum\x18\a \x01(\aR\bchecksum\x1aI\n" +
 	"\x05Range\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\x04R\x04last*0\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason*0\n" +
 	"\n" +
 	"StreamType\x12\b\n" +
 	"\x04TEXT\x10\x00\x12\n" +
