@@ -1,0 +1,145 @@
+package sqlite
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/daybook-dev/daybook/coordinator/state"
+	"github.com/daybook-dev/daybook/coordinator/state/statetest"
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/types"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t *testing.T, path string) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestStore(t *testing.T) {
+	dir := t.TempDir()
+	statetest.Run(t, func(t *testing.T, name string) state.Store {
+		return open(t, filepath.Join(dir, strings.ReplaceAll(name, "/", "-")+" with ? and #.db"))
+	})
+}
+
+func TestNewerSchemaIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	if err := open(t, path).Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := connect(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)`); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), path); !fault.Is(err, fault.Precondition) || !strings.Contains(err.Error(), path) {
+		t.Errorf("Open: %v", err)
+	}
+}
+
+// Secrets are in the file and in its companions.
+func TestFilesArePrivate(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		return // no such permissions there
+	}
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := open(t, path)
+	defer func() { _ = s.Close() }()
+	if err := s.Update(t.Context(), func(state.Tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(path + "*")
+	if err != nil || len(files) < 2 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		if info, err := os.Stat(f); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", f, info.Mode(), err)
+		}
+	}
+}
+
+// What is looked up often is looked up by an index.
+func TestPlans(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "state.db"))
+	defer func() { _ = s.Close() }()
+	for _, query := range []string{
+		fromPrefixes + `p.project = 'a' AND p.prefix = 'b'`,
+		fromPrefixes + `p.project = 'a' AND p.seq < 9 ORDER BY p.seq DESC`,
+		fromStreams + `s.project = 'a' AND s.id = 'b'`,
+		fromStreams + `s.project = 'a' AND s.seq < 9 ORDER BY s.seq DESC`,
+		fromStreams + `s.project = 'a' AND s.seq < 9 AND s.prefix = 7 ORDER BY s.seq DESC`,
+		fromTasks + `t.stream = 1 AND t.kind = 2`,
+		fromTasks + `t.dead IS NULL AND t.available <= 5 ORDER BY t.available LIMIT 5`,
+		`SELECT min(available) FROM tasks WHERE dead IS NULL`,
+	} {
+		rows, err := s.read.Query("EXPLAIN QUERY PLAN " + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var id, parent, unused int
+			var detail string
+			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(detail, "SCAN") || strings.Contains(detail, "TEMP B-TREE") {
+				t.Errorf("%s: %s", query, detail)
+			}
+		}
+		if err := rows.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// BenchmarkRegister measures what the start of many commands at once costs: a prefix, and two streams with their tasks.
+func BenchmarkRegister(b *testing.B) {
+	s, err := Open(b.Context(), filepath.Join(b.TempDir(), "state.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	now := time.Now()
+	var n atomic.Int64
+	b.SetParallelism(250)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			p := &state.Prefix{Project: "local", Prefix: types.StreamName(fmt.Sprint("p", n.Add(1))), Secret: types.NewPrefixSecret(), Created: now, Expires: now}
+			if err := s.Update(b.Context(), func(tx state.Tx) error { return tx.AddPrefix(p) }); err != nil {
+				b.Error(err)
+			}
+			for _, name := range []types.StreamName{"stdout", "stderr"} {
+				v := &state.Stream{Prefix: p, ID: p.Prefix.Join(name).ID(), Name: name, Created: now, Updated: now}
+				err := s.Update(b.Context(), func(tx state.Tx) error {
+					if err := tx.AddStream(v); err != nil {
+						return err
+					}
+					return tx.AddTask(&state.Task{Stream: v, Available: now})
+				})
+				if err != nil {
+					b.Error(err)
+				}
+			}
+		}
+	})
+}
