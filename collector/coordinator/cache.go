@@ -56,6 +56,14 @@ func NewCache(c Coordinator, size int, expiration time.Duration) Coordinator {
 	}
 }
 
+// Cached returns c if it is a cache already, and otherwise a cache of DefaultSize for it.
+func Cached(c Coordinator, expiration time.Duration) Coordinator {
+	if _, ok := c.(*cache); ok {
+		return c
+	}
+	return NewCache(c, DefaultSize, expiration)
+}
+
 type cache struct {
 	prometheus.Collector // of hits and misses
 	hits, misses         prometheus.Counter

@@ -28,7 +28,7 @@ func (r *remote) RegisterStream(ctx context.Context, s *LogStreamState, desc []b
 	}
 	resp, err := r.services.RegisterStream(ctx, req)
 	if err != nil {
-		return nil, fault.FromGRPC(err)
+		return nil, failure(err)
 	}
 	state := resp.GetState()
 	if resp.GetId() == "" || state == nil {
@@ -65,7 +65,7 @@ func (r *remote) TerminateStream(ctx context.Context, t *TerminateRequest) error
 		TerminalEmpty: t.TerminalEmpty,
 	}
 	_, err := r.services.TerminateStream(ctx, req)
-	return fault.FromGRPC(err)
+	return failure(err)
 }
 
 func validate(project types.Project, path types.StreamPath, secret types.PrefixSecret) error {
@@ -76,4 +76,13 @@ func validate(project types.Project, path types.StreamPath, secret types.PrefixS
 		return fault.Wrap(fault.Invalid, err)
 	}
 	return fault.Wrap(fault.Invalid, secret.Validate())
+}
+
+// failure gives the error of a call its kind. One that nobody foresaw says nothing about the request, and never makes the
+// data be dropped.
+func failure(err error) error {
+	if err = fault.FromGRPC(err); fault.KindOf(err) == fault.Internal {
+		return fault.Wrap(fault.Transient, err)
+	}
+	return err
 }

@@ -1,0 +1,291 @@
+// Package collector takes bundles of log entries that Butlers sent, checks them, registers their streams with the
+// Coordinator, stores the entries, and reports the ends of streams (seed 001, spec collector 3).
+//
+// A Collector processes single messages, wherever they come from. A Consumer feeds one with the messages of an ingest journal:
+// it stores the entries and its position in the journal together, so that a crash neither loses nor repeats anything.
+//
+// Processing a message again changes nothing. Any number of Collectors may work side by side; they share no state. All
+// methods are safe for concurrent use.
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/daybook-dev/daybook/collector/coordinator"
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/envelope"
+	"github.com/daybook-dev/daybook/storage"
+)
+
+const (
+	// DefaultMaxMessageWorkers is the default number of concurrent worker goroutines to employ for a single message.
+	DefaultMaxMessageWorkers = 4
+	// DefaultStreamStateCacheExpire is how long a stream's state is remembered by default.
+	DefaultStreamStateCacheExpire = coordinator.DefaultExpiration
+)
+
+// Collector ingests messages. Its fields must not be changed once it is in use.
+type Collector struct {
+	// Coordinator is the Coordinator client, best wrapped in a cache. One that is not is wrapped in a cache of default size.
+	Coordinator coordinator.Coordinator
+	// Storage takes the entries.
+	Storage storage.Storage
+	// StreamStateCacheExpire is how long a stream's state is remembered, unless Coordinator is a cache already. If zero,
+	// DefaultStreamStateCacheExpire is used.
+	StreamStateCacheExpire time.Duration
+	// MaxMessageWorkers is the maximum number of concurrent workers to employ for any given message. If <= 0,
+	// DefaultMaxMessageWorkers is used.
+	MaxMessageWorkers int
+	// Logger gets what is dropped. nil discards it.
+	Logger *slog.Logger
+	// Metrics counts. nil counts where nobody looks.
+	Metrics *Metrics
+
+	once   sync.Once
+	mu     sync.Mutex // guards closed, and calls.Add against Close
+	closed bool
+	calls  sync.WaitGroup
+}
+
+// init fills in the defaults.
+func (c *Collector) init() {
+	c.once.Do(func() {
+		c.Coordinator = coordinator.Cached(c.Coordinator, c.StreamStateCacheExpire)
+		if c.MaxMessageWorkers <= 0 {
+			c.MaxMessageWorkers = DefaultMaxMessageWorkers
+		}
+		if c.Logger == nil {
+			c.Logger = slog.New(slog.DiscardHandler)
+		}
+		if c.Metrics == nil {
+			c.Metrics = NewMetrics(nil)
+		}
+	})
+}
+
+// begin counts an operation that Close waits for.
+func (c *Collector) begin() error {
+	c.init()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return fault.New(fault.Transient, "collector is closed")
+	}
+	c.calls.Add(1)
+	return nil
+}
+
+// Close waits for the operations that are under way. After Close, no new ones may be begun.
+func (c *Collector) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.calls.Wait()
+}
+
+// Process ingests an encoded message: it registers its streams with the Coordinator, stores their entries, and reports the
+// ends of streams. msg may be used again when Process has returned.
+//
+// An error that is transient (fault.IsTransient) means that the message is to be processed again. Any other means that the
+// message, or a part of it, was refused for good, and the rest has been stored. Messages that cannot be decoded are counted
+// and dropped without an error.
+func (c *Collector) Process(ctx context.Context, msg []byte) error {
+	if err := c.begin(); err != nil {
+		return err
+	}
+	defer c.calls.Done()
+	started := time.Now()
+	err := c.process(ctx, msg)
+	c.finished(started, err)
+	return err
+}
+
+// finished counts the result of a message.
+func (c *Collector) finished(started time.Time, err error) {
+	result := resultSuccess
+	switch {
+	case fault.IsTransient(err):
+		result = resultTransient
+	case err != nil:
+		result = resultFailure
+	}
+	c.Metrics.messages.WithLabelValues(result).Inc()
+	c.Metrics.messageSeconds.Observe(time.Since(started).Seconds())
+}
+
+func (c *Collector) process(ctx context.Context, msg []byte) error {
+	b := c.open(msg)
+	if b == nil {
+		return nil
+	}
+	if err := b.validate(); err != nil {
+		return c.refuse(b, nil, err)
+	}
+	var g errgroup.Group
+	g.SetLimit(c.MaxMessageWorkers)
+	errs := make([]error, len(b.runs))
+	for i, r := range b.runs {
+		g.Go(func() error {
+			errs[i] = c.processRun(ctx, b, r)
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are in errs
+	return combine(errs)
+}
+
+// processRun does everything that one stream of a bundle needs.
+func (c *Collector) processRun(ctx context.Context, b *bundle, r *run) error {
+	state, err := c.register(ctx, b, r)
+	if err != nil || state == nil {
+		return err
+	}
+	var g errgroup.Group
+	if len(r.values) > 0 {
+		g.Go(func() error {
+			if err := c.Storage.Put(ctx, r.put(b)); err != nil {
+				return fmt.Errorf("store %d entries of %s: %w", len(r.values), r.path, err)
+			}
+			c.Metrics.logs.Add(float64(len(r.values)))
+			return nil
+		})
+	}
+	var ended error
+	if end := endOf(b, r, state); end != nil {
+		ended = c.terminate(ctx, b, r, end)
+	}
+	return combine([]error{g.Wait(), ended})
+}
+
+// open decodes a message, or counts it as dropped and returns nil.
+func (c *Collector) open(msg []byte) *bundle {
+	c.Metrics.bundles.Inc()
+	c.Metrics.bundleBytes.Observe(float64(len(msg)))
+	b, err := openMessage(msg)
+	if err != nil {
+		reason := dropMalformed
+		if errors.Is(err, errVersion) {
+			reason = dropVersion
+		}
+		c.Metrics.dropped.WithLabelValues(reason).Inc()
+		c.Logger.Warn("dropped a message that cannot be read", "bytes", len(msg), "error", err)
+		return nil
+	}
+	c.Metrics.bundleEntries.Observe(float64(b.entries))
+	return b
+}
+
+// refuse counts and logs what is refused for good, a run or all of a bundle, and returns err.
+func (c *Collector) refuse(b *bundle, r *run, err error) error {
+	what := []any{"project", b.project, "prefix", b.prefix}
+	if r != nil {
+		what = append(what, "stream", r.desc.GetName(), "entries", len(r.values))
+	}
+	c.Metrics.dropped.WithLabelValues(dropRefused).Inc()
+	c.Logger.Warn("refused a part of a bundle", append(what, "error", err)...)
+	return err
+}
+
+// register validates a run and registers its stream (steps a to l). It returns no state, and no error, when the run is to be
+// dropped.
+func (c *Collector) register(ctx context.Context, b *bundle, r *run) (*coordinator.LogStreamState, error) {
+	started, label := time.Now(), r.streamType()
+	defer func() {
+		c.Metrics.entries.WithLabelValues(label).Inc()
+		c.Metrics.entrySeconds.WithLabelValues(label).Observe(time.Since(started).Seconds())
+	}()
+	if err := b.prepare(r); err != nil {
+		return nil, c.refuse(b, r, err)
+	}
+	state, err := c.Coordinator.RegisterStream(ctx, &coordinator.LogStreamState{
+		Project:       b.project,
+		Path:          r.path,
+		ProtoVersion:  envelope.ProtoVersion,
+		Secret:        b.secret,
+		TerminalIndex: r.end,
+		TerminalEmpty: r.terminal && r.end < 0,
+	}, r.rawDesc)
+	if err != nil {
+		err = fmt.Errorf("register %s: %w", r.path, err)
+		if !fault.IsTransient(err) {
+			err = c.refuse(b, r, err)
+		}
+		return nil, err
+	}
+	log := func(reason, text string) {
+		c.Metrics.dropped.WithLabelValues(reason).Inc()
+		c.Logger.Warn(text, "project", b.project, "stream", r.path, "entries", len(r.values))
+	}
+	switch {
+	case !state.Secret.Equal(b.secret):
+		log(dropSecret, "dropped entries with a secret that is not the stream's")
+		return nil, nil
+	case state.Archived, state.Purged:
+		log(dropLate, "dropped entries that came after the stream was archived or purged")
+		return nil, nil
+	}
+	if r.terminal && state.Terminated() && !sameEnd(r, state) {
+		c.Logger.Warn("the stream has another end already", "project", b.project, "stream", r.path,
+			"end", r.end, "known", state.TerminalIndex)
+	}
+	return state, nil
+}
+
+// put returns the request that stores the run.
+func (r *run) put(b *bundle) storage.PutRequest {
+	return storage.PutRequest{
+		Stream: storage.Stream{Project: b.project, Path: r.path},
+		Index:  r.first,
+		Values: r.values,
+	}
+}
+
+func sameEnd(r *run, s *coordinator.LogStreamState) bool {
+	return s.Terminated() && s.TerminalIndex == r.end && s.TerminalEmpty == (r.end < 0)
+}
+
+// endOf returns the report of the run's end, or nil if there is none or the Coordinator knows it.
+func endOf(b *bundle, r *run, s *coordinator.LogStreamState) *coordinator.TerminateRequest {
+	if !r.terminal || sameEnd(r, s) {
+		return nil
+	}
+	return &coordinator.TerminateRequest{
+		Project:       b.project,
+		Path:          r.path,
+		ID:            s.ID,
+		TerminalIndex: r.end,
+		TerminalEmpty: r.end < 0,
+		Secret:        s.Secret,
+	}
+}
+
+// terminate reports an end.
+func (c *Collector) terminate(ctx context.Context, b *bundle, r *run, end *coordinator.TerminateRequest) error {
+	err := c.Coordinator.TerminateStream(ctx, end)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("terminate %s: %w", r.path, err)
+	if !fault.IsTransient(err) {
+		return c.refuse(b, r, err)
+	}
+	return err
+}
+
+// combine joins errors. The result is transient if one of them is.
+func combine(errs []error) error {
+	joined := errors.Join(errs...)
+	for _, err := range errs {
+		if fault.IsTransient(err) {
+			return fault.Wrap(fault.Transient, joined)
+		}
+	}
+	return joined
+}

@@ -1,0 +1,236 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/client"
+	pb "github.com/daybook-dev/daybook/journal/protocol"
+	"github.com/daybook-dev/daybook/storage"
+)
+
+const (
+	// maxInFlight bounds the bytes of messages that were read and are not stored yet.
+	maxInFlight = 16 << 20
+	// maxBatchBytes and maxBatchMessages bound what is stored at once, and so how long a follower waits under load.
+	maxBatchBytes    = 8 << 20
+	maxBatchMessages = 4096
+	// maxRegistrations and maxTerminations bound the calls of the Coordinator under way. When it is away, reading waits.
+	maxRegistrations = 64
+	maxTerminations  = 256
+	// The checkpoint is made durable after this much, or after this time.
+	syncBytes    = 64 << 20
+	syncInterval = time.Second
+)
+
+// ConsumerConfig says what a Consumer reads. All fields but Durable are required.
+type ConsumerConfig struct {
+	Collector *Collector
+	Journals  pb.RoutedJournalClient
+	Journal   pb.Journal
+	// Durable, if not nil, is called each time when everything below the offset has got onto stable storage: the journal
+	// may be trimmed up to there. It is called by one goroutine, with growing offsets.
+	Durable func(offset int64)
+}
+
+// Consumer feeds a Collector with the messages of one ingest journal.
+//
+// Entries are stored in batches that grow with the load: a message that arrives alone is stored at once. A batch holds the
+// position that it reaches, so a crash loses and repeats nothing. The position never passes a stream's end that the
+// Coordinator has not heard of. Failures that may pass, of the journal, the Coordinator or the storage, are tried again for as
+// long as it takes; what is refused for good is counted, logged, and left behind.
+type Consumer struct {
+	cfg ConsumerConfig
+	// head is the end of the journal as last heard of.
+	head atomic.Int64
+
+	// durable is the position that is on stable storage. It belongs to the goroutine that syncs.
+	durable int64
+
+	mu       sync.Mutex
+	position int64         // committed
+	moved    chan struct{} // closed and replaced when position changes
+}
+
+// NewConsumer returns a Consumer that does nothing yet.
+func NewConsumer(cfg ConsumerConfig) *Consumer {
+	return &Consumer{cfg: cfg, moved: make(chan struct{})}
+}
+
+// Run reads the journal from where the storage's checkpoint is until ctx ends, which is no error. It may be called once.
+func (c *Consumer) Run(ctx context.Context) error {
+	if err := c.cfg.Collector.begin(); err != nil {
+		return err
+	}
+	defer c.cfg.Collector.calls.Done()
+	err := c.run(ctx)
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("collect journal %s: %w", c.cfg.Journal, err)
+	}
+	return nil
+}
+
+func (c *Consumer) run(ctx context.Context) error {
+	var from int64
+	err := c.retry(ctx, "checkpoint", anyFailure, func() (err error) {
+		from, err = c.cfg.Collector.Storage.Checkpoint(ctx, string(c.cfg.Journal))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.checkHead(ctx, from); err != nil {
+		return err
+	}
+	c.durable = from
+	c.moveTo(from)
+	c.cfg.Collector.Logger.Info("collecting", "journal", c.cfg.Journal, "offset", from)
+
+	g, ctx := errgroup.WithContext(ctx)
+	parcels := make(chan *parcel, maxBatchMessages)
+	inFlight := semaphore.NewWeighted(maxInFlight)
+	g.Go(func() error { return (&intake{Consumer: c, out: parcels, inFlight: inFlight}).run(ctx, from) })
+	g.Go(func() error { return newCommitter(c, parcels, inFlight, from).run(ctx) })
+	g.Go(func() error { return c.syncs(ctx) })
+	return g.Wait()
+}
+
+// checkHead refuses a journal that ends before the position in the storage: it is not the one that was read before, and
+// waiting for it to get there would lose what it holds.
+func (c *Consumer) checkHead(ctx context.Context, position int64) error {
+	if position == 0 {
+		return nil
+	}
+	var head int64
+	err := c.retry(ctx, "find the end", anyFailure, func() error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel() // nothing but the first answer is wanted
+		r := client.NewReader(ctx, c.cfg.Journals, &pb.ReadRequest{Journal: string(c.cfg.Journal), Offset: -1, MetadataOnly: true})
+		for {
+			_, err := r.Read(nil)
+			if err == nil {
+				continue
+			}
+			if errors.Is(err, client.ErrOffsetJump) || errors.Is(err, client.ErrOffsetNotYetAvailable) {
+				head = r.Response.GetWriteHead()
+				return nil
+			}
+			return err
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if head < position {
+		return fault.New(fault.DataLoss,
+			"the journal ends at offset %d, but the storage has it up to %d: they do not belong together, or the journal was deleted", head, position)
+	}
+	c.head.Store(head)
+	return nil
+}
+
+// Position returns the journal offset below which every message is stored, and every end of a stream reported.
+func (c *Consumer) Position() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.position
+}
+
+// Lag returns how many bytes the position is behind the end of the journal, as far as it is known.
+func (c *Consumer) Lag() int64 { return max(0, c.head.Load()-c.Position()) }
+
+// WaitFor returns when the position has reached the offset.
+func (c *Consumer) WaitFor(ctx context.Context, offset int64) error {
+	for {
+		c.mu.Lock()
+		position, moved := c.position, c.moved
+		c.mu.Unlock()
+		if position >= offset {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("collect journal %s: %d bytes are left to offset %d: %w", c.cfg.Journal, offset-position, offset, ctx.Err())
+		}
+	}
+}
+
+func (c *Consumer) moveTo(position int64) {
+	c.mu.Lock()
+	c.position = position
+	close(c.moved)
+	c.moved = make(chan struct{})
+	c.mu.Unlock()
+	c.metrics().position.WithLabelValues(string(c.cfg.Journal)).Set(float64(position))
+	c.metrics().lag.WithLabelValues(string(c.cfg.Journal)).Set(float64(c.Lag()))
+}
+
+func (c *Consumer) metrics() *Metrics { return c.cfg.Collector.Metrics }
+
+// syncs makes the position durable from time to time, while it moves.
+func (c *Consumer) syncs(ctx context.Context) error {
+	for {
+		if err := c.WaitFor(ctx, c.durable+1); err != nil {
+			return err
+		}
+		soon, cancel := context.WithTimeout(ctx, syncInterval)
+		_ = c.WaitFor(soon, c.durable+syncBytes) // both outcomes are reasons to sync
+		cancel()
+		position := c.Position()
+		err := c.retry(ctx, "sync", anyFailure, func() error { return c.cfg.Collector.Storage.Sync(ctx) })
+		if err != nil {
+			return err
+		}
+		c.durable = position
+		c.metrics().durablePosition.WithLabelValues(string(c.cfg.Journal)).Set(float64(position))
+		if c.cfg.Durable != nil {
+			c.cfg.Durable(position)
+		}
+	}
+}
+
+// anyFailure is for operations on our own state: their failure says nothing about the data, so they are always tried again.
+func anyFailure(error) bool { return true }
+
+// retry calls do until it succeeds, its failure is not worth another try, or ctx ends.
+func (c *Consumer) retry(ctx context.Context, operation string, again func(error) bool, do func() error) error {
+	const first, limit = 20 * time.Millisecond, 5 * time.Second
+	for wait := first; ; wait = min(2*wait, limit) {
+		err := do()
+		if err == nil || !again(err) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		c.metrics().retries.WithLabelValues(operation).Inc()
+		c.cfg.Collector.Logger.Warn("failed, trying again", "operation", operation, "journal", c.cfg.Journal, "after", wait, "error", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// parcel is a message on its way from the journal to the storage.
+type parcel struct {
+	begin, end int64 // offsets in the journal
+	arrived    time.Time
+	weight     int64 // in flight
+	bundle     *bundle
+	puts       []storage.PutRequest
+	ends       []*ending
+	err        error // what was refused
+	// ready is closed when the streams are registered, and puts and ends are filled in.
+	ready chan struct{}
+}

@@ -1,0 +1,150 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/daybook-dev/daybook/api/ingest"
+	"github.com/daybook-dev/daybook/collector/coordinator"
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/client"
+	pb "github.com/daybook-dev/daybook/journal/protocol"
+)
+
+// intake reads messages from the journal, decodes them, and begins to register their streams. It hands them on in order.
+type intake struct {
+	*Consumer
+	out      chan<- *parcel
+	inFlight *semaphore.Weighted
+}
+
+func (in *intake) run(ctx context.Context, from int64) error {
+	var registrations sync.WaitGroup
+	defer registrations.Wait()
+	slots := semaphore.NewWeighted(maxRegistrations)
+
+	rr := client.NewRetryReader(ctx, in.cfg.Journals, &pb.ReadRequest{Journal: string(in.cfg.Journal), Offset: from, Block: true})
+	defer rr.Cancel()
+	rr.Logger = in.cfg.Collector.Logger
+	rr.Policy = func(error, int) bool { return false } // whatever it is, someone will mend it
+
+	base, records := from, ingest.NewReader(nonEmpty{rr})
+	var skipped int64
+	for {
+		msg, err := records.Next()
+		switch {
+		case errors.Is(err, client.ErrOffsetJump):
+			next := rr.Offset()
+			in.metrics().missingBytes.Add(float64(next - base - records.Consumed()))
+			in.cfg.Collector.Logger.Error("a part of the journal was deleted before it was read",
+				"journal", in.cfg.Journal, "from", base+records.Consumed(), "to", next)
+			base, skipped, records = next, 0, ingest.NewReader(nonEmpty{rr})
+			continue
+		case err != nil:
+			return err
+		}
+		in.head.Store(rr.Reader.Response.GetWriteHead())
+		end := base + records.Consumed()
+		if n := records.Skipped - skipped; n > 0 {
+			skipped = records.Skipped
+			in.metrics().skippedBytes.Add(float64(n))
+			in.cfg.Collector.Logger.Error("bytes in the journal belong to no record", "journal", in.cfg.Journal, "before", end, "bytes", n)
+		}
+		p := &parcel{
+			begin:   end - int64(ingest.HeaderSize+len(msg)),
+			end:     end,
+			arrived: time.Now(),
+			weight:  int64(min(len(msg), maxInFlight)),
+			ready:   make(chan struct{}),
+		}
+		if p.bundle = in.cfg.Collector.open(msg); p.bundle != nil {
+			p.weight = int64(min(max(len(msg), p.bundle.size), maxInFlight))
+		}
+		if err := in.inFlight.Acquire(ctx, p.weight); err != nil {
+			return err
+		}
+		if err := in.register(ctx, p, slots, &registrations); err != nil {
+			return err
+		}
+		select {
+		case in.out <- p:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// register registers the streams of a parcel, all at once as far as there are slots. The parcel gets ready later.
+func (in *intake) register(ctx context.Context, p *parcel, slots *semaphore.Weighted, wg *sync.WaitGroup) error {
+	b := p.bundle
+	if b == nil {
+		close(p.ready)
+		return nil
+	}
+	if err := b.validate(); err != nil {
+		p.err = in.cfg.Collector.refuse(b, nil, err)
+		close(p.ready)
+		return nil
+	}
+	if len(b.runs) == 0 {
+		close(p.ready)
+		return nil
+	}
+	states := make([]*coordinator.LogStreamState, len(b.runs))
+	errs := make([]error, len(b.runs))
+	var mu sync.Mutex
+	left := len(b.runs)
+	for i, r := range b.runs {
+		if err := slots.Acquire(ctx, 1); err != nil {
+			return err
+		}
+		wg.Go(func() {
+			defer slots.Release(1)
+			errs[i] = in.retry(ctx, "register", fault.IsTransient, func() (err error) {
+				states[i], err = in.cfg.Collector.register(ctx, b, r)
+				return err
+			})
+			mu.Lock()
+			left--
+			last := left == 0
+			mu.Unlock()
+			if last {
+				p.registered(states, errs)
+			}
+		})
+	}
+	return nil
+}
+
+// registered fills in what there is to do, in the order of the bundle. It is called when all streams were dealt with.
+func (p *parcel) registered(states []*coordinator.LogStreamState, errs []error) {
+	for i, r := range p.bundle.runs {
+		if errs[i] != nil || states[i] == nil {
+			continue
+		}
+		if len(r.values) > 0 {
+			p.puts = append(p.puts, r.put(p.bundle))
+		}
+		if end := endOf(p.bundle, r, states[i]); end != nil {
+			p.ends = append(p.ends, &ending{parcel: p, run: r, request: end})
+		}
+	}
+	p.err = combine(errs)
+	close(p.ready)
+}
+
+// nonEmpty reads on when a read gave neither bytes nor an error, which bufio takes for a defect.
+type nonEmpty struct{ r io.Reader }
+
+func (n nonEmpty) Read(p []byte) (int, error) {
+	for {
+		if k, err := n.r.Read(p); k > 0 || err != nil || len(p) == 0 {
+			return k, err
+		}
+	}
+}
