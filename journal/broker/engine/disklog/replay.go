@@ -1,0 +1,316 @@
+package disklog
+
+import (
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"slices"
+
+	"github.com/daybook-dev/daybook/internal/vfs"
+	"github.com/daybook-dev/daybook/journal/broker/engine"
+	"github.com/daybook-dev/daybook/journal/protocol"
+)
+
+// apply applies a record, unless the checkpoint has it already.
+func (r *replay) apply(rec record) error {
+	switch rec.typ {
+	case recordStart:
+		term, err := decodeStart(rec.body)
+		r.identity.Term = max(r.identity.Term, term)
+		return err
+	case recordApply:
+		revision, changes, err := decodeApply(rec.body)
+		if err != nil || rec.seq <= r.log.specsSeq {
+			return err
+		}
+		r.log.specsSeq = rec.seq
+		return r.specs(revision, changes, rec.seq)
+	case recordTrim:
+		id, below, err := decodeTrim(rec.body)
+		if err != nil {
+			return err
+		}
+		j := r.byID[id]
+		if j == nil || rec.seq <= j.next.seq {
+			return nil
+		}
+		next, dropped := j.next.trim(below)
+		next.seq = rec.seq
+		j.next = next
+		r.log.dirty[j] = struct{}{}
+		for _, f := range dropped {
+			if err := j.dropContent(f.Begin); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		return nil
+	default:
+		a, err := decodeAppend(rec.body)
+		if err != nil {
+			return err
+		}
+		j := r.byID[a.journal]
+		if j == nil || rec.seq <= j.next.seq {
+			// The journal was deleted, or the checkpoint has the append.
+			return nil
+		}
+		return r.append(j, &a, rec.seq)
+	}
+}
+
+// specs applies changes of specs.
+func (r *replay) specs(revision int64, changes []specChange, seq uint64) error {
+	l := r.log
+	var requests []*protocol.ApplyRequest_Change
+	for _, c := range changes {
+		if c.spec == nil {
+			if j := r.byID[c.journal]; j != nil {
+				requests = append(requests, &protocol.ApplyRequest_Change{Delete: string(j.name), ExpectModRevision: -1})
+				delete(r.byID, j.id)
+				delete(l.journals, j.name)
+			}
+			continue
+		}
+		requests = append(requests, &protocol.ApplyRequest_Change{Upsert: c.spec, ExpectModRevision: -1})
+		if r.byID[c.journal] == nil {
+			j, err := r.journal(c.journal, protocol.Journal(c.spec.GetName()), c.created)
+			if err != nil {
+				return err
+			}
+			j.next.seq = seq
+		}
+	}
+	specs, err := l.specs.Apply(requests)
+	if err != nil {
+		return err
+	}
+	// A lost record may have had the revisions between.
+	for i, s := range specs.All {
+		if s.Modified == specs.Revision {
+			c := *s
+			c.Modified = revision
+			if c.Created == specs.Revision {
+				c.Created = revision
+			}
+			specs.All[i] = &c
+		}
+	}
+	specs.Revision = revision
+	l.specs = specs
+	return nil
+}
+
+// append applies an append record.
+func (r *replay) append(j *journal, a *appendBody, seq uint64) error {
+	s := j.next
+	if a.begin < s.head {
+		return fmt.Errorf("append to %s at %d, which ends at %d", j.name, a.begin, s.head)
+	}
+	if a.begin > s.head && a.flags&flagJump == 0 {
+		s = lost(s, a)
+	}
+	if a.flags&flagFinish != 0 {
+		s = s.finish()
+	}
+	if a.flags&flagJump != 0 {
+		jumped := *s
+		jumped.head = a.begin
+		s = &jumped
+	}
+	if a.flags&flagBegin != 0 {
+		s = s.finish().begin(a.codec, a.firstAppend)
+	}
+	if a.length > 0 {
+		var err error
+		if s, err = r.content(j, s, a); err != nil {
+			return err
+		}
+	} else {
+		next := *s
+		s = &next
+	}
+	if a.flags&flagRegisters != 0 {
+		s.registers = a.registers
+	}
+	s.seq = seq
+	j.next = s
+	r.log.dirty[j] = struct{}{}
+	return nil
+}
+
+// lost returns the state with records lost between its head and those of an append.
+func lost(s *state, a *appendBody) *state {
+	next := s.damage(span{s.head, a.begin})
+	if next.open != nil && next.open.Begin == a.fragment && a.flags&flagBegin == 0 {
+		return next.grow(int64(a.begin-s.head), nil)
+	}
+	next = next.fill(a.fragment)
+	if a.flags&flagBegin == 0 {
+		// The fragment began in a record that is lost.
+		next.open = &engine.Fragment{Begin: a.fragment, End: a.begin, Codec: protocol.CompressionCodec_NONE}
+		next.head = a.begin
+	}
+	return next
+}
+
+// fill returns the state with the open fragment finished, and another one from there to end whose content is lost. Without
+// it readers would take the loss for a gap that was meant.
+func (s *state) fill(end protocol.Offset) *state {
+	next := s.finish()
+	if end > s.head {
+		next.finished = append(next.finished, engine.Fragment{Begin: s.head, End: end, Codec: protocol.CompressionCodec_NONE})
+		next.head = end
+	}
+	return next
+}
+
+// content brings an append's content into its fragment's file, or checks that it is there, and returns the state with it.
+func (r *replay) content(j *journal, s *state, a *appendBody) (*state, error) {
+	if s.open == nil {
+		return nil, fmt.Errorf("append to %s at %d has no fragment", j.name, a.begin)
+	}
+	c, err := r.open(j, s.open.Begin)
+	if err != nil {
+		return nil, err
+	}
+	at := int64(a.begin - s.open.Begin)
+	if a.flags&flagReference == 0 {
+		if err := c.write(a.content, at); err != nil {
+			return nil, err
+		}
+		return s.grow(a.length, s.hashed(a.content)), nil
+	}
+	h, err := r.verify(c, at, a, s.hash)
+	if err != nil {
+		// The file's other content may be well, and the fragment may be dropped by a later record.
+		return s.damage(span{a.begin, a.begin + protocol.Offset(a.length)}).grow(a.length, nil), nil
+	}
+	return s.grow(a.length, h), nil
+}
+
+// open returns the file of the fragment that begins at an offset. It is created if it is not there: its content may be in the
+// log only, or it is dropped later.
+func (r *replay) open(j *journal, begin protocol.Offset) (*content, error) {
+	if c := j.content(begin); c != nil {
+		return c, nil
+	}
+	if err := r.log.opts.FS.MkdirAll(j.dir); err != nil {
+		return nil, err
+	}
+	c := &content{files: &r.log.files, dir: j.dir, begin: begin, name: openName(begin)}
+	if err := c.create(); err != nil {
+		return nil, err
+	}
+	return c, j.setContent(c)
+}
+
+// verify reads content that a record refers to, and returns the hash of the fragment with it.
+func (r *replay) verify(c *content, at int64, a *appendBody, h hash.Hash) (hash.Hash, error) {
+	f, err := c.use()
+	if err != nil {
+		return nil, err
+	}
+	var sum uint32
+	if h != nil {
+		h = cloneHash(h)
+	}
+	buf := r.log.buffers.Get().(*[]byte)
+	defer r.log.buffers.Put(buf)
+	for done := int64(0); done < a.length && err == nil; {
+		p := (*buf)[:min(int64(len(*buf)), a.length-done)]
+		if _, err = f.ReadAt(p, at+done); errors.Is(err, io.EOF) && done+int64(len(p)) == a.length {
+			err = nil
+		}
+		sum = crc32.Update(sum, castagnoli, p)
+		if h != nil {
+			h.Write(p)
+		}
+		done += int64(len(p))
+	}
+	if err = errors.Join(err, c.unuse()); err == nil && sum != a.sum {
+		err = errors.New("the checksum of the content does not match")
+	}
+	return h, err
+}
+
+// check compares a journal's state with its files.
+func (r *replay) check(j *journal) error {
+	s := j.next
+	needed := make(map[protocol.Offset]bool)
+	for _, f := range append(slices.Clone(s.finished), s.openFragment()) {
+		if f.Len() == 0 {
+			continue
+		}
+		needed[f.Begin] = true
+		size, err := r.size(j, f.Begin)
+		if err != nil {
+			return err
+		}
+		if size < f.Len() {
+			s = s.damage(span{f.Begin + protocol.Offset(size), f.End})
+		}
+	}
+	if r.damaged {
+		var err error
+		if s, err = r.beyond(j, s, needed); err != nil {
+			return err
+		}
+	}
+	for _, c := range j.allContents() {
+		if !needed[c.begin] {
+			if err := j.dropContent(c.begin); err != nil {
+				return err
+			}
+		}
+	}
+	for _, d := range s.damaged {
+		r.log.metrics.damages.Inc()
+		r.log.opts.Logger.Error("journal log: content is lost", "journal", j.name, "begin", d.begin, "end", d.end)
+	}
+	j.next = s
+	return nil
+}
+
+// beyond looks for content beyond a journal's head, after records were lost. It may have been acknowledged, so its offsets
+// must not be used again.
+func (r *replay) beyond(j *journal, s *state, needed map[protocol.Offset]bool) (*state, error) {
+	end := s.head
+	for _, c := range j.allContents() {
+		size, err := r.size(j, c.begin)
+		if err != nil {
+			return nil, err
+		}
+		end = max(end, c.begin+protocol.Offset(size))
+	}
+	if end == s.head {
+		return s, nil
+	}
+	return s.damage(span{s.head, end}).fill(end), nil
+}
+
+// size returns the length of a fragment's file; one that is not there has none.
+func (r *replay) size(j *journal, begin protocol.Offset) (int64, error) {
+	c := j.content(begin)
+	if c == nil {
+		return 0, nil
+	}
+	f, err := c.use()
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return 0, nil
+		}
+		return 0, err
+	}
+	size, err := f.Size()
+	return size, errors.Join(err, c.unuse())
+}
+
+func readFull(f vfs.File, b []byte) error {
+	if n, err := f.ReadAt(b, 0); n < len(b) {
+		return err
+	}
+	return nil
+}

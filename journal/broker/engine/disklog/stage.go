@@ -1,0 +1,72 @@
+package disklog
+
+import (
+	"context"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"path/filepath"
+
+	"github.com/daybook-dev/daybook/internal/vfs"
+	"github.com/daybook-dev/daybook/journal/broker/engine"
+)
+
+// stage is a file in the staging directory, which is emptied at start. It need not be durable before it is committed.
+type stage struct {
+	fs    vfs.FS
+	path  string
+	file  vfs.File
+	size  int64
+	crc   uint32
+	hash  hash.Hash
+	taken bool // the file is a fragment's now
+}
+
+// Stage takes the content of an append that is too large for memory.
+func (l *Log) Stage(context.Context) (engine.Stage, error) {
+	if err := l.writer.failure(); err != nil {
+		return nil, err
+	}
+	st := &stage{
+		fs:   l.opts.FS,
+		path: filepath.Join(l.path(stagingDir), fmt.Sprintf("%016x", l.staged.Add(1))),
+		hash: sha1.New(),
+	}
+	f, err := l.opts.FS.Create(st.path)
+	if err != nil {
+		return nil, fmt.Errorf("stage content: %w", noSpace(err))
+	}
+	st.file = f
+	return st, nil
+}
+
+func (st *stage) Write(p []byte) (int, error) {
+	// Reserving in large steps makes the file system's part cheap.
+	const step = 16 << 20
+	if (st.size+int64(len(p))-1)/step != (st.size-1)/step || st.size == 0 {
+		if err := st.file.Preallocate((st.size + int64(len(p)) + step - 1) / step * step); err != nil {
+			return 0, fmt.Errorf("stage content: %w", noSpace(err))
+		}
+	}
+	if n, err := st.file.WriteAt(p, st.size); err != nil {
+		return n, fmt.Errorf("stage content: %w", noSpace(err))
+	}
+	st.size += int64(len(p))
+	st.crc = crc32.Update(st.crc, castagnoli, p)
+	st.hash.Write(p)
+	return len(p), nil
+}
+
+// Close drops the file, unless it is a fragment's.
+func (st *stage) Close() error {
+	if st.taken {
+		return nil
+	}
+	st.taken = true
+	if err := errors.Join(st.file.Close(), st.fs.Remove(st.path)); err != nil {
+		return fmt.Errorf("drop staged content: %w", err)
+	}
+	return nil
+}
