@@ -120,7 +120,7 @@ func (c *Consumer) checkHead(ctx context.Context, position int64) error {
 				continue
 			}
 			if errors.Is(err, client.ErrOffsetJump) || errors.Is(err, client.ErrOffsetNotYetAvailable) {
-				head = r.Response.GetWriteHead()
+				head = max(r.Request.GetOffset(), r.Response.GetWriteHead())
 				return nil
 			}
 			return err
