@@ -45,11 +45,12 @@ type AppendService struct {
 	ctx          context.Context
 	cancel       context.CancelFunc
 	log          *slog.Logger
+	metrics      *metrics
 	fenceAndWait bool
 	limit        int64
-	fs           vfs.FS
 	maxBatch     int64
-	metrics      *metrics
+	wait         func(ctx context.Context, attempt int) error
+	fs           vfs.FS
 	spool        *spool
 	loops        sync.WaitGroup
 
@@ -113,6 +114,7 @@ func newAppendService(ctx context.Context, rjc pb.RoutedJournalClient, opts []Ap
 		log:                 slog.New(slog.DiscardHandler),
 		fs:                  vfs.OS,
 		maxBatch:            maxBatch,
+		wait:                waitBackoff,
 		queues:              make(map[pb.Journal]*queue),
 	}
 	s.ctx, s.cancel = context.WithCancel(ctx)

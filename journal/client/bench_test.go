@@ -57,4 +57,3 @@ func BenchmarkAppendLatency(b *testing.B) {
 		b.Fatal(err)
 	}
 }
-

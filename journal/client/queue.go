@@ -195,7 +195,7 @@ func (q *queue) deliver(p *AsyncAppend) error {
 		if attempt != 0 {
 			s.log.Warn("append failed, trying again", "journal", p.request.Journal, "attempt", attempt, "error", err)
 		}
-		if err := waitBackoff(s.ctx, attempt); err != nil {
+		if err := s.wait(s.ctx, attempt); err != nil {
 			return err
 		}
 	}

@@ -110,8 +110,11 @@ func violation(r Reason, format string, args ...any) error {
 
 // at puts the name of a field in front of the place that err names; nil stays nil.
 func at(field string, err error) error {
-	var v *ValidationError
-	if !errors.As(err, &v) {
+	if err == nil {
+		return nil // By far the most frequent case, for which nothing may be allocated.
+	}
+	v, ok := errors.AsType[*ValidationError](err)
+	if !ok {
 		return err
 	}
 	e := *v
