@@ -87,9 +87,11 @@ func (StreamState) EnumDescriptor() ([]byte, []int) {
 
 // IndexRange is a range of stream indices, both ends included.
 type IndexRange struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	First         int64                  `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
-	Last          int64                  `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	First int64                  `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last  int64                  `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	// Why, if the entries arrived and could not be kept. Empty: they never arrived.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -136,6 +138,13 @@ func (x *IndexRange) GetLast() int64 {
 		return x.Last
 	}
 	return 0
+}
+
+func (x *IndexRange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type Stream struct {
@@ -949,11 +958,12 @@ var File_daybook_v1_logs_proto protoreflect.FileDescriptor
 const file_daybook_v1_logs_proto_rawDesc = "" +
 	"\n" +
 	"\x15daybook/v1/logs.proto\x12\n" +
-	"daybook.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x0flogpb/log.proto\"6\n" +
+	"daybook.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x0flogpb/log.proto\"N\n" +
 	"\n" +
 	"IndexRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x03R\x05first\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\x03R\x04last\"\xbe\x03\n" +
+	"\x04last\x18\x02 \x01(\x03R\x04last\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xbe\x03\n" +
 	"\x06Stream\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12-\n" +

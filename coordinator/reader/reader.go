@@ -60,13 +60,3 @@ func (r *Reader) LogDog() logdog.LogsServer { return &logdogLogs{reader: r} }
 
 // Daybook returns the service for following and finding.
 func (r *Reader) Daybook() daybookv1.LogsServer { return &daybookLogs{reader: r} }
-
-type logdogLogs struct {
-	logdog.UnimplementedLogsServer
-	reader *Reader
-}
-
-type daybookLogs struct {
-	daybookv1.UnimplementedLogsServer
-	reader *Reader
-}

@@ -168,7 +168,7 @@ func (s *Service) archiveStream(ctx context.Context, r *logdog.ArchiveStreamRequ
 	}
 	missing := make([]state.Range, len(r.GetMissing()))
 	for i, m := range r.GetMissing() {
-		missing[i] = state.Range{First: types.MessageIndex(m.GetFirst()), Last: types.MessageIndex(m.GetLast())}
+		missing[i] = state.Range{First: types.MessageIndex(m.GetFirst()), Last: types.MessageIndex(m.GetLast()), Reason: clip(m.GetReason())}
 	}
 	return s.backend.Archive(ctx, project, id, state.Archive{
 		StreamURL:   r.GetStreamUrl(),

@@ -70,7 +70,7 @@ func (s *Stream) judge() {
 		from = max(from, s.Missing[n-1].Last+1)
 	}
 	if from <= end {
-		s.Missing = append(s.Missing, Range{from, end})
+		s.Missing = append(s.Missing, Range{First: from, Last: end})
 	}
 	if len(s.Missing) == 0 && s.Archive.EntryCount > int64(end) {
 		s.Phase = Complete
@@ -79,14 +79,14 @@ func (s *Stream) judge() {
 	}
 }
 
-// checkRanges demands ascending ranges up to last that do not touch.
+// checkRanges demands ascending ranges up to last that do not overlap.
 func checkRanges(ranges []Range, last types.MessageIndex) error {
 	next := types.MessageIndex(0)
 	for _, r := range ranges {
 		if r.First < next || r.Last < r.First || r.Last > last {
 			return fault.New(fault.Invalid, "missing range %d to %d is out of order or beyond the end %d", r.First, r.Last, last)
 		}
-		next = r.Last + 2
+		next = r.Last + 1
 	}
 	return nil
 }

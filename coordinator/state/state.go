@@ -69,9 +69,12 @@ type End struct {
 	Index types.MessageIndex
 }
 
-// Range is a range of indices, both ends included.
+// Range is a range of missing indices, both ends included.
 type Range struct {
-	First, Last types.MessageIndex
+	First types.MessageIndex `json:"first"`
+	Last  types.MessageIndex `json:"last"`
+	// Reason says why, if the entries arrived and could not be kept. Empty: they never arrived.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Archive is where and what an archived stream is.

@@ -43,8 +43,7 @@ func streamTargets(s *state.Stream) (targets []any, done func() error) {
 		if end.Valid {
 			s.End = state.End{Known: true, Index: types.MessageIndex(end.Int64)}
 		}
-		var err error
-		if s.Missing, err = decodeRanges(missing); err != nil {
+		if err := json.Unmarshal(missing, &s.Missing); err != nil {
 			return err
 		}
 		return prefixDone()
@@ -115,24 +114,11 @@ func endIndex(e state.End) any {
 	return int64(e.Index)
 }
 
-// Ranges are stored as JSON pairs: [[3,5],[9,9]].
+// Missing ranges are stored as JSON: [{"first":3,"last":5}].
 func encodeRanges(ranges []state.Range) (string, error) {
-	pairs := make([][2]types.MessageIndex, len(ranges))
-	for i, r := range ranges {
-		pairs[i] = [2]types.MessageIndex{r.First, r.Last}
+	if len(ranges) == 0 {
+		return "[]", nil
 	}
-	b, err := json.Marshal(pairs)
+	b, err := json.Marshal(ranges)
 	return string(b), err
-}
-
-func decodeRanges(b []byte) ([]state.Range, error) {
-	var pairs [][2]types.MessageIndex
-	if err := json.Unmarshal(b, &pairs); err != nil || len(pairs) == 0 {
-		return nil, err
-	}
-	ranges := make([]state.Range, len(pairs))
-	for i, p := range pairs {
-		ranges[i] = state.Range{First: p[0], Last: p[1]}
-	}
-	return ranges, nil
 }

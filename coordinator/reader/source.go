@@ -1,0 +1,177 @@
+package reader
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/daybook-dev/daybook/coordinator/state"
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/logpb"
+	"github.com/daybook-dev/daybook/logs/types"
+	"github.com/daybook-dev/daybook/storage"
+)
+
+// A read that fails transiently is tried again this often in a row, after pauses that double from the first to the last.
+const (
+	maxRetries = 8
+	firstPause = 50 * time.Millisecond
+	lastPause  = 2 * time.Second
+)
+
+// recent is a stream in storage, read as if it were an archive.
+type recent struct {
+	storage storage.Storage
+	stream  storage.Stream
+}
+
+func (s recent) Get(ctx context.Context, index types.MessageIndex, limit int, cb storage.GetCallback) error {
+	return s.storage.Get(ctx, storage.GetRequest{Stream: s.stream, Index: index, Limit: limit}, cb)
+}
+
+func (s recent) Tail(ctx context.Context) (storage.Entry, error) {
+	return s.storage.Tail(ctx, s.stream)
+}
+
+func (recent) Close() error { return nil }
+
+// open opens the stream where it is by its state.
+func (r *Reader) open(ctx context.Context, s *state.Stream) (Archive, error) {
+	if !s.Archived() {
+		return recent{r.storage, storageKey(s)}, nil
+	}
+	a, err := r.archives.Open(ctx, s.Archive.StreamURL, s.Archive.IndexURL)
+	if err != nil {
+		return nil, readError(s, err)
+	}
+	return a, nil
+}
+
+// look calls fn with the stream's entries. If the stream has moved meanwhile, from storage to the archive or from one archive to
+// another, what fn saw and its error mean nothing, and it is called again. The state returned is the one that fn saw.
+func (r *Reader) look(ctx context.Context, s *state.Stream, fn func(s *state.Stream, entries Archive) error) (*state.Stream, error) {
+	for {
+		err := r.lookOnce(ctx, s, fn)
+		now, lerr := r.store.Stream(ctx, s.Prefix.Project, s.ID)
+		if lerr != nil {
+			return nil, lerr
+		}
+		if now.Archived() == s.Archived() && now.Archive.StreamURL == s.Archive.StreamURL {
+			return s, err
+		}
+		s = now
+	}
+}
+
+func (r *Reader) lookOnce(ctx context.Context, s *state.Stream, fn func(s *state.Stream, entries Archive) error) error {
+	entries, err := r.open(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = entries.Close() }() // it was only read
+	return fn(s, entries)
+}
+
+// wanted selects entries.
+type wanted struct {
+	// index is the first wanted.
+	index types.MessageIndex
+	// bytes bounds the sizes of the entries together; the first one is taken whatever its size.
+	bytes int
+	// count is the most entries wanted; zero or less is no limit.
+	count int
+	// gaps goes on behind missing entries.
+	gaps bool
+}
+
+// read returns entries in order. full says that it stopped because of the bounds, and that there may be more.
+func read(ctx context.Context, s *state.Stream, entries Archive, w wanted) (logs []*logpb.LogEntry, full bool, err error) {
+	next, size, failures := w.index, 0, 0
+	for {
+		begin, gap := len(logs), false
+		var bad error
+		err := entries.Get(ctx, next, max(w.count-len(logs), 0), func(e storage.Entry) bool {
+			switch {
+			case e.Index < next:
+				return true
+			case e.Index > next && !w.gaps:
+				gap = true
+				return false
+			case len(logs) > 0 && size+len(e.Data) > w.bytes:
+				full = true
+				return false
+			}
+			entry := new(logpb.LogEntry)
+			if bad = proto.Unmarshal(e.Data, entry); bad != nil {
+				return false
+			}
+			logs = append(logs, entry)
+			size += len(e.Data)
+			next = e.Index + 1
+			full = len(logs) == w.count
+			return !full
+		})
+		if bad != nil {
+			return nil, false, fault.New(fault.DataLoss, "entry %d of %s is damaged: %w", next, s.Path(), bad)
+		}
+		progress := len(logs) > begin
+		if err != nil {
+			if progress {
+				failures = 0
+			}
+			if failures++; !fault.Is(err, fault.Transient) || failures > maxRetries || pause(ctx, failures) != nil {
+				return nil, false, readError(s, err)
+			}
+			continue
+		}
+		// Storage may stop early for its own reasons, so only a read that gives nothing tells the end.
+		if full || gap || !progress {
+			return logs, full, nil
+		}
+	}
+}
+
+// pause waits before the next attempt after that many failures.
+func pause(ctx context.Context, failures int) error {
+	t := time.NewTimer(min(firstPause<<(failures-1), lastPause))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// tail returns the last entry, or nil if there is none.
+func tail(ctx context.Context, s *state.Stream, entries Archive) (*logpb.LogEntry, error) {
+	for failures := 1; ; failures++ {
+		e, err := entries.Tail(ctx)
+		switch {
+		case err == nil:
+			entry := new(logpb.LogEntry)
+			if err := proto.Unmarshal(e.Data, entry); err != nil {
+				return nil, fault.New(fault.DataLoss, "entry %d of %s is damaged: %w", e.Index, s.Path(), err)
+			}
+			return entry, nil
+		case fault.Is(err, fault.NotFound):
+			return nil, nil
+		case !fault.Is(err, fault.Transient) || failures > maxRetries || pause(ctx, failures) != nil:
+			return nil, readError(s, err)
+		}
+	}
+}
+
+// readError says which stream could not be read. An archive that is gone is no stream that does not exist.
+func readError(s *state.Stream, err error) error {
+	if fault.Is(err, fault.NotFound) {
+		return fault.New(fault.DataLoss, "read %s: %w", s.Path(), err)
+	}
+	return fmt.Errorf("read %s: %w", s.Path(), err)
+}
+
+func storageKey(s *state.Stream) storage.Stream {
+	return storage.Stream{Project: s.Prefix.Project, Path: s.Path()}
+}
