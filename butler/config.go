@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/daybook-dev/daybook/butler/output"
 	"github.com/daybook-dev/daybook/logs/logpb"
-	"github.com/daybook-dev/daybook/logs/types"
+	"github.com/daybook-dev/daybook/streamproto"
 )
 
 const (
@@ -29,7 +27,7 @@ type Config struct {
 
 	// GlobalTags are a set of global log stream tags to apply to individual streams on registration. Individual stream tags
 	// will override tags with the same key.
-	GlobalTags map[string]string
+	GlobalTags streamproto.TagMap
 
 	// BufferLogs, if true, instructs the butler to buffer collected log data before sending it to Output. Otherwise data is
 	// sent as soon as the output is free to take it.
@@ -51,10 +49,8 @@ func (c *Config) Validate() error {
 	if size := c.Output.MaxSize(); size > 0 && size < MinOutputSize {
 		return fmt.Errorf("butler: the output takes bundles of at most %d bytes; at least %d are required", size, MinOutputSize)
 	}
-	for _, key := range slices.Sorted(maps.Keys(c.GlobalTags)) {
-		if err := types.ValidateTag(key, c.GlobalTags[key]); err != nil {
-			return fmt.Errorf("butler: global tags: %w", err)
-		}
+	if err := c.GlobalTags.Validate(); err != nil {
+		return fmt.Errorf("butler: global tags: %w", err)
 	}
 	return nil
 }

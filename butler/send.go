@@ -1,0 +1,122 @@
+package butler
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/daybook-dev/daybook/butler/bundler"
+	"github.com/daybook-dev/daybook/logs/types"
+)
+
+// send is a sender: it takes bundles and gives them to the output until there are no more. While all senders are busy, data
+// accumulates in the bundler, and the next bundle is larger.
+func (b *Butler) send() {
+	for {
+		u := b.next()
+		if u == nil {
+			return
+		}
+		if len(u.Proto.GetEntries()) > 0 {
+			if err := b.config.Output.SendBundle(u.Proto); err != nil {
+				b.lose(u, err)
+			}
+		}
+		u.Release()
+	}
+}
+
+// next takes the next bundle and tells those who watch its streams.
+func (b *Butler) next() *bundler.Bundle {
+	b.dispatch.Lock()
+	defer b.dispatch.Unlock()
+	u, err := b.bundler.Next(context.Background()) // Flush ends it
+	if err != nil {
+		return nil
+	}
+	for i, s := range u.Streams {
+		if w := b.stream(s).watcher; w != nil {
+			w.add(s, u.Proto.GetEntries()[i].GetLogs())
+		}
+	}
+	for _, s := range u.Ended {
+		if err := s.Err(); err != nil {
+			b.log.Error("a stream was cut off", "error", err)
+		}
+		e := b.stream(s)
+		if e.watcher != nil {
+			e.watcher.end() // drains the stream when its callback is done
+		} else {
+			b.drain(e)
+		}
+	}
+	return u
+}
+
+func (b *Butler) stream(s *bundler.Stream) *stream {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.names.streams[s.Name()]
+}
+
+// LossError says what the output lost for good.
+type LossError struct {
+	Bundles, Entries int
+	// Streams are those that have gaps now, or no end, sorted.
+	Streams []types.StreamName
+	// Err is the first of the reasons.
+	Err error
+
+	streams map[types.StreamName]bool
+}
+
+func (e *LossError) Error() string {
+	const most = 10
+	var names []string
+	for _, n := range e.Streams[:min(len(e.Streams), most)] {
+		names = append(names, string(n))
+	}
+	if more := len(e.Streams) - most; more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return fmt.Sprintf("butler: %d bundles with %d entries of %d streams were lost (%s): %v",
+		e.Bundles, e.Entries, len(e.Streams), strings.Join(names, ", "), e.Err)
+}
+
+// Unwrap returns the first of the reasons.
+func (e *LossError) Unwrap() error { return e.Err }
+
+// lose counts a bundle that the output did not deliver.
+func (b *Butler) lose(u *bundler.Bundle, err error) {
+	entries := 0
+	for _, e := range u.Proto.GetEntries() {
+		entries += len(e.GetLogs())
+	}
+	b.log.Error("a bundle was lost", "streams", len(u.Streams), "entries", entries, "error", err)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lost.streams == nil {
+		b.lost.Err = err
+		b.lost.streams = make(map[types.StreamName]bool)
+	}
+	b.lost.Bundles++
+	b.lost.Entries += entries
+	for _, s := range u.Streams {
+		b.lost.streams[s.Name()] = true
+	}
+}
+
+// result is what Wait returns. b.mu is held.
+func (b *Butler) result() error {
+	if b.lost.Bundles == 0 {
+		return b.err
+	}
+	loss := b.lost
+	loss.Streams = slices.Sorted(maps.Keys(loss.streams))
+	if b.err == nil {
+		return &loss
+	}
+	return fmt.Errorf("%w; %w", b.err, &loss)
+}
