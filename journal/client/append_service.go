@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 
@@ -59,6 +60,9 @@ type AppendService struct {
 
 	life   sync.Mutex // After that of a queue.
 	closed bool       // No goroutine may start.
+	// How many batches have failed for good, and why the first did.
+	failures int
+	failure  error
 }
 
 var _ AsyncJournalClient = (*AppendService)(nil)
@@ -230,21 +234,27 @@ func (s *AppendService) WaitForRoom(ctx context.Context, n int64) error {
 	}
 }
 
-// Drain waits until everything that was released before the call has been acknowledged or has failed for good, and returns
-// one of the failures, if there were any.
+// Drain waits until everything that was released before the call has been acknowledged or has failed. It returns an error if
+// any append of the service, also an earlier one, has failed for good: its content is not in the journal. In a spool
+// directory it stays, for the next service to try again.
 func (s *AppendService) Drain(ctx context.Context) error {
-	var failure error
+	var ended error
 	for f := range s.PendingExcept("") {
 		select {
 		case <-f.Done():
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if err := f.Err(); err != nil {
-			failure = err
+		if err := f.Err(); isContextError(err) {
+			ended = err
 		}
 	}
-	return failure
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.failures != 0 {
+		return fmt.Errorf("%d appends have failed for good, first: %w", s.failures, s.failure)
+	}
+	return ended
 }
 
 // Close drains the service until ctx ends, and then ends it. What was not acknowledged fails with context.Canceled; it stays in

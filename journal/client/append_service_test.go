@@ -340,7 +340,12 @@ func TestPermanentFailures(t *testing.T) {
 			}
 			fail.Store(false)
 			wantNil(t, put(t, s, request("test/journal"), "next").Err())
-			wantNil(t, s.Drain(t.Context()))
+			if err := s.Drain(t.Context()); err == nil {
+				t.Error("Drain forgets the failure")
+			}
+			if n := len(s.PendingExcept("")); n != 0 {
+				t.Errorf("%d futures are pending", n)
+			}
 			wantContent(t, b, "test/journal", "next")
 		})
 	}

@@ -261,11 +261,15 @@ func (s *AppendService) isPermanent(err error, req *pb.AppendRequest) bool {
 func (q *queue) finish(p *AsyncAppend, err error) {
 	s := q.service
 	switch {
-	case err == nil, errors.Is(err, errDependency):
+	case err == nil:
 		p.file.remove()
 	case s.ctx.Err() != nil && isContextError(err):
 		p.file.leave()
+	case errors.Is(err, errDependency):
+		s.fail(err)
+		p.file.remove()
 	default:
+		s.fail(err)
 		s.log.Error("append failed for good", "journal", p.request.Journal, "bytes", p.file.contentLength(), "error", err)
 		p.file.fail()
 	}
@@ -281,6 +285,15 @@ func (q *queue) finish(p *AsyncAppend, err error) {
 	}
 	q.mu.Unlock()
 	p.op.Resolve(err)
+}
+
+// fail counts a failure for good.
+func (s *AppendService) fail(err error) {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.failures++; s.failures == 1 {
+		s.failure = err
+	}
 }
 
 // launch starts a goroutine, unless the service has ended.

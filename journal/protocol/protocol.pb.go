@@ -989,8 +989,11 @@ type ReadRequest struct {
 	EndOffset       int64 `protobuf:"varint,7,opt,name=end_offset,json=endOffset,proto3" json:"end_offset,omitempty"`
 	BeginModTime    int64 `protobuf:"varint,8,opt,name=begin_mod_time,json=beginModTime,proto3" json:"begin_mod_time,omitempty"`
 	MinEtcdRevision int64 `protobuf:"varint,9,opt,name=min_etcd_revision,json=minEtcdRevision,proto3" json:"min_etcd_revision,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The most content that one response may carry, if the client can take more than the 32,736 bytes that all can. Brokers
+	// that do not know the field send these.
+	MaxContent    int32 `protobuf:"varint,1000,opt,name=max_content,json=maxContent,proto3" json:"max_content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadRequest) Reset() {
@@ -1082,6 +1085,13 @@ func (x *ReadRequest) GetBeginModTime() int64 {
 func (x *ReadRequest) GetMinEtcdRevision() int64 {
 	if x != nil {
 		return x.MinEtcdRevision
+	}
+	return 0
+}
+
+func (x *ReadRequest) GetMaxContent() int32 {
+	if x != nil {
+		return x.MaxContent
 	}
 	return 0
 }
@@ -2579,7 +2589,7 @@ const file_protocol_protocol_proto_rawDesc = "" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\x04R\bmemberId\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x1b\n" +
-	"\traft_term\x18\x04 \x01(\x04R\braftTerm\"\xb7\x02\n" +
+	"\traft_term\x18\x04 \x01(\x04R\braftTerm\"\xd9\x02\n" +
 	"\vReadRequest\x12(\n" +
 	"\x06header\x18\x01 \x01(\v2\x10.protocol.HeaderR\x06header\x12\x18\n" +
 	"\ajournal\x18\x02 \x01(\tR\ajournal\x12\x16\n" +
@@ -2591,7 +2601,9 @@ const file_protocol_protocol_proto_rawDesc = "" +
 	"\n" +
 	"end_offset\x18\a \x01(\x03R\tendOffset\x12$\n" +
 	"\x0ebegin_mod_time\x18\b \x01(\x03R\fbeginModTime\x12*\n" +
-	"\x11min_etcd_revision\x18\t \x01(\x03R\x0fminEtcdRevision\"\x86\x02\n" +
+	"\x11min_etcd_revision\x18\t \x01(\x03R\x0fminEtcdRevision\x12 \n" +
+	"\vmax_content\x18\xe8\a \x01(\x05R\n" +
+	"maxContent\"\x86\x02\n" +
 	"\fReadResponse\x12(\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x10.protocol.StatusR\x06status\x12(\n" +
 	"\x06header\x18\x02 \x01(\v2\x10.protocol.HeaderR\x06header\x12\x16\n" +
