@@ -203,12 +203,12 @@ type fixture struct {
 	*Collector
 	coord *fakeCoordinator
 	store *memory.Storage
-	log   *bytes.Buffer
+	log   *lockedBuffer
 }
 
 func setUp(t *testing.T) *fixture {
-	f := &fixture{coord: new(fakeCoordinator), store: memory.New(), log: new(bytes.Buffer)}
-	f.Collector = &Collector{Coordinator: f.coord, Storage: f.store, Logger: slog.New(slog.NewTextHandler(&lockedWriter{w: f.log}, nil))}
+	f := &fixture{coord: new(fakeCoordinator), store: memory.New(), log: new(lockedBuffer)}
+	f.Collector = &Collector{Coordinator: f.coord, Storage: f.store, Logger: slog.New(slog.NewTextHandler(f.log, nil))}
 	t.Cleanup(func() {
 		f.Close()
 		if strings.Contains(f.log.String(), string(testSecret)) {
@@ -218,15 +218,22 @@ func setUp(t *testing.T) *fixture {
 	return f
 }
 
-type lockedWriter struct {
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
 	mu sync.Mutex
-	w  *bytes.Buffer
+	b  bytes.Buffer
 }
 
-func (w *lockedWriter) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.w.Write(p)
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // class names the outcome of Process.

@@ -1,10 +1,13 @@
 package collector
 
 import (
+	"errors"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
+
+var errFieldNumber = errors.New("a field's number is out of range")
 
 // fields iterates over the fields of a serialized message.
 type fields struct {
@@ -27,6 +30,9 @@ func (f *fields) next() bool {
 		f.num, f.typ = protowire.Number(tag>>3), protowire.Type(tag&7)
 	} else if f.num, f.typ, n = protowire.ConsumeTag(f.rest); n < 0 {
 		f.err = protowire.ParseError(n)
+		return false
+	} else if f.num > protowire.MaxValidNumber {
+		f.err = errFieldNumber
 		return false
 	}
 	b := f.rest[n:]
