@@ -1,10 +1,12 @@
 package daybook
 
 import (
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/journal/protocol"
 	"github.com/daybook-dev/daybook/logs/types"
 )
@@ -45,9 +47,34 @@ type Config struct {
 	// OnRegistered is called once with the address of the pages that show the prefix, or an empty string, when the server has
 	// accepted the registration.
 	OnRegistered func(viewerURL string)
-	// OnProblem is called once with the reason when the server refused for good. What was captured stays in the spool.
+	// OnProblem is called once with the reason when the server refused for good. What was captured until then stays in the
+	// spool.
 	OnProblem func(error)
 
 	// Logger gets what goes wrong and is tried again. nil discards it.
 	Logger *slog.Logger
+}
+
+func (c *Config) validate() error {
+	if err := c.Project.Validate(); err != nil {
+		return fault.Wrap(fault.Invalid, err)
+	}
+	if err := c.Prefix.Validate(); err != nil {
+		return fault.New(fault.Invalid, "prefix: %w", err)
+	}
+	if c.Journals == nil || c.Registration == nil {
+		return fault.New(fault.Invalid, "the clients of journals and registration are required")
+	}
+	if c.SpoolDir == "" {
+		return fault.New(fault.Invalid, "a spool directory is required")
+	}
+	return nil
+}
+
+// wrap says what failed on which prefix.
+func (c *Config) wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("daybook output: %s %s/%s: %w", what, c.Project, c.Prefix, err)
 }

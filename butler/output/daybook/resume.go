@@ -1,0 +1,188 @@
+package daybook
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/filelock"
+	"github.com/daybook-dev/daybook/journal/protocol"
+	"github.com/daybook-dev/daybook/logs/logpb"
+	"github.com/daybook-dev/daybook/logs/types"
+)
+
+// ResumeConfig is what Resume needs besides the spool.
+type ResumeConfig struct {
+	Journals     protocol.RoutedJournalClient
+	Registration logdog.RegistrationClient
+	// Logger gets what goes wrong and is tried again. nil discards it.
+	Logger *slog.Logger
+}
+
+// Resume sends what is left in the spool of an output that is no more, ends the streams that it left open, and removes the spool.
+// It goes on until that is done, or ctx ends, or the server refuses for good; the spool is then as good as before. While the owner
+// of the spool lives, the error is of the kind fault.Precondition.
+func Resume(ctx context.Context, dir string, c ResumeConfig) error {
+	if err := resume(ctx, dir, c); err != nil {
+		return fmt.Errorf("daybook output: resume %s: %w", dir, err)
+	}
+	return nil
+}
+
+func resume(ctx context.Context, dir string, c ResumeConfig) error {
+	if c.Journals == nil || c.Registration == nil {
+		return fault.New(fault.Invalid, "the clients of journals and registration are required")
+	}
+	lock, err := lockSpool(dir)
+	if err != nil {
+		return err
+	}
+	k, err := readClaim(dir)
+	if err != nil {
+		return errors.Join(err, lock.Unlock())
+	}
+	o := newOutput(ctx, Config{
+		Project: k.Project, Prefix: k.Prefix, Journals: c.Journals, Registration: c.Registration, SpoolDir: dir, Logger: c.Logger,
+	}, k, lock)
+	// What is in the spool does not wait for a registration of ours, so that comes first.
+	if err := o.register(ctx); err != nil {
+		o.cancel()
+		return errors.Join(err, lock.Unlock())
+	}
+	if err := o.open(); err != nil {
+		return err
+	}
+	if orphans := o.orphans(); orphans != nil {
+		err = o.send(orphans)
+	}
+	return errors.Join(err, o.close(ctx))
+}
+
+func lockSpool(dir string) (*filelock.Lock, error) {
+	if _, err := os.Stat(filepath.Join(dir, claimFile)); err != nil {
+		return nil, fault.Wrap(fault.NotFound, err)
+	}
+	lock, err := filelock.TryLock(filepath.Join(dir, lockFile))
+	if errors.Is(err, filelock.ErrLocked) {
+		return nil, fault.New(fault.Precondition, "its owner is alive: %w", err)
+	}
+	return lock, err
+}
+
+// orphans returns a bundle with the ends of the streams that have none, or nil.
+func (o *Output) orphans() *logpb.ButlerLogBundle {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.streams.open) == 0 {
+		return nil
+	}
+	b := &logpb.ButlerLogBundle{Timestamp: timestamppb.Now()}
+	for _, s := range o.streams.open {
+		e := &logpb.ButlerLogBundle_Entry{Desc: s.desc, Terminal: true}
+		if s.next > 0 {
+			e.TerminalIndex = s.next - 1
+		} else {
+			e.TerminalEmpty = true
+		}
+		b.Entries = append(b.Entries, e)
+	}
+	slices.SortFunc(b.Entries, func(x, y *logpb.ButlerLogBundle_Entry) int {
+		return cmp.Compare(x.GetDesc().GetName(), y.GetDesc().GetName())
+	})
+	return b
+}
+
+// removeSpool removes a spool that is done with, in two steps: without its claim it is none, whatever else is left.
+func removeSpool(dir string, lock *filelock.Lock) error {
+	err := os.Remove(filepath.Join(dir, claimFile))
+	if err = errors.Join(err, lock.Unlock()); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+// Spool is a spool directory.
+type Spool struct {
+	Dir     string
+	Project types.Project
+	Prefix  types.StreamName
+	// Bytes is the size of its files.
+	Bytes   int64
+	Created time.Time
+	// Alive says that its owner lives. The spool of one that does not can be resumed.
+	Alive bool
+}
+
+// Age returns how long ago the spool was made.
+func (s Spool) Age() time.Duration { return time.Since(s.Created) }
+
+// Spools returns the spools directly below a directory, oldest first. Of directories that cannot be read the error tells, and
+// the others are returned nevertheless. A root that does not exist has none.
+func Spools(root string) ([]Spool, error) {
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("daybook output: list spools: %w", err)
+	}
+	var spools []Spool
+	var failures []error
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		s, err := inspect(filepath.Join(root, e.Name()))
+		switch {
+		case err == nil:
+			spools = append(spools, *s)
+		case !errors.Is(err, fs.ErrNotExist): // no spool, or gone while we looked
+			failures = append(failures, fmt.Errorf("daybook output: list spools: %w", err))
+		}
+	}
+	slices.SortFunc(spools, func(a, b Spool) int { return a.Created.Compare(b.Created) })
+	return spools, errors.Join(failures...)
+}
+
+func inspect(dir string) (*Spool, error) {
+	k, err := readClaim(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Spool{Dir: dir, Project: k.Project, Prefix: k.Prefix, Created: k.Created}
+	lock, err := filelock.TryLock(filepath.Join(dir, lockFile))
+	switch {
+	case errors.Is(err, filelock.ErrLocked):
+		s.Alive = true
+	case err != nil:
+		return nil, err
+	default:
+		if err := lock.Unlock(); err != nil {
+			return nil, err
+		}
+	}
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			var info fs.FileInfo
+			if info, err = d.Info(); err == nil {
+				s.Bytes += info.Size()
+			}
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // sent meanwhile
+		}
+		return err
+	})
+	return s, err
+}
