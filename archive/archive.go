@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/daybook-dev/daybook/internal/bucket"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -187,8 +188,20 @@ func unmarshalIndex(b []byte) (*logpb.LogIndex, error) {
 	return x, nil
 }
 
-// remove deletes objects that nobody was told of, also when the caller was canceled.
-func remove(ctx context.Context, b deleter, keys ...string) error {
+// Remove deletes an archive that nobody was told of, also when ctx was canceled.
+func Remove(ctx context.Context, b bucket.Bucket, m *Manifest) error {
+	entries, err := b.KeyOf(m.StreamURL)
+	if err != nil {
+		return err
+	}
+	index, err := b.KeyOf(m.IndexURL)
+	if err != nil {
+		return err
+	}
+	return remove(ctx, b, entries, index)
+}
+
+func remove(ctx context.Context, b bucket.Bucket, keys ...string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
 	for _, key := range keys {

@@ -460,3 +460,16 @@ func TestWriteFails(t *testing.T) {
 		t.Errorf("left %v", keys)
 	}
 }
+
+func BenchmarkWriteAndVerify(b *testing.B) {
+	var entries [][]byte
+	size := 0
+	for i := range uint64(1000) {
+		entries = append(entries, entry(b, i, 5000))
+		size += len(entries[i])
+	}
+	b.SetBytes(int64(size))
+	for b.Loop() {
+		mustWrite(b, bucket.NewMem("b"), params, source(b, entries...))
+	}
+}

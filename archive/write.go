@@ -22,10 +22,6 @@ import (
 // removeTimeout bounds the clean-up after a failure.
 const removeTimeout = 10 * time.Second
 
-type deleter interface {
-	Delete(ctx context.Context, key string) error
-}
-
 // Params say what is archived and how.
 type Params struct {
 	Project types.Project
