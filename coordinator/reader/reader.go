@@ -31,8 +31,6 @@ type Archive interface {
 	// is valid during the callback.
 	Get(ctx context.Context, index types.MessageIndex, limit int, cb storage.GetCallback) error
 	Tail(ctx context.Context) (storage.Entry, error)
-	// Close releases the archive.
-	Close() error
 }
 
 // Reader reads streams wherever they are.

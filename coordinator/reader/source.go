@@ -35,8 +35,6 @@ func (s recent) Tail(ctx context.Context) (storage.Entry, error) {
 	return s.storage.Tail(ctx, s.stream)
 }
 
-func (recent) Close() error { return nil }
-
 // open opens the stream where it is by its state.
 func (r *Reader) open(ctx context.Context, s *state.Stream) (Archive, error) {
 	if !s.Archived() {
@@ -70,7 +68,6 @@ func (r *Reader) lookOnce(ctx context.Context, s *state.Stream, fn func(s *state
 	if err != nil {
 		return err
 	}
-	defer func() { _ = entries.Close() }() // it was only read
 	return fn(s, entries)
 }
 

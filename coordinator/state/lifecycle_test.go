@@ -1,0 +1,210 @@
+package state
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/types"
+)
+
+var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func known(i types.MessageIndex) End { return End{Known: true, Index: i} }
+
+func TestTerminate(t *testing.T) {
+	s := new(Stream)
+	for _, bad := range []End{{}, known(-2), known(math.MaxInt64)} {
+		if changed, err := s.Terminate(t0, bad); changed || !fault.Is(err, fault.Invalid) {
+			t.Errorf("Terminate(%v) = %v, %v", bad, changed, err)
+		}
+	}
+	if changed, err := s.Terminate(t0, known(4)); !changed || err != nil || s.Phase != Terminated || !s.Ended.Equal(t0) {
+		t.Errorf("Terminate: %v, %v, %+v", changed, err, s)
+	}
+	if changed, err := s.Terminate(t0.Add(time.Hour), known(4)); changed || err != nil || !s.Ended.Equal(t0) {
+		t.Errorf("the same end again: %v, %v, %+v", changed, err, s)
+	}
+	if changed, err := s.Terminate(t0, known(5)); changed || !fault.Is(err, fault.Precondition) {
+		t.Errorf("another end: %v, %v", changed, err)
+	}
+}
+
+// The rows are those of spec archive 6.6, with the reported end kept.
+func TestSetArchive(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		end     End
+		last    types.MessageIndex
+		count   int64
+		missing []Range
+		phase   Phase
+		want    []Range
+	}{
+		{"all", known(2), 2, 3, nil, Complete, nil},
+		{"gap at the end", known(9), 2, 3, nil, Incomplete, []Range{{3, 9, ""}}},
+		{"gap in the middle", known(4), 4, 4, []Range{{2, 2, "unreadable"}}, Incomplete, []Range{{2, 2, "unreadable"}}},
+		{"both", known(9), 4, 4, []Range{{2, 2, ""}}, Incomplete, []Range{{2, 2, ""}, {5, 9, ""}}},
+		{"both, all reported", known(9), 4, 4, []Range{{2, 2, ""}, {5, 9, ""}}, Incomplete, []Range{{2, 2, ""}, {5, 9, ""}}},
+		{"unexplained", known(4), 4, 4, nil, Incomplete, nil},
+		{"nothing came", known(5), -1, 0, nil, Incomplete, []Range{{0, 5, ""}}},
+		{"empty", known(-1), -1, 0, nil, Complete, nil},
+		{"end unknown, all", End{}, 5, 6, nil, Complete, nil},
+		{"end unknown, gap", End{}, 5, 3, []Range{{2, 4, ""}}, Incomplete, []Range{{2, 4, ""}}},
+		{"end unknown, empty", End{}, -1, 0, nil, Complete, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := &Stream{End: test.end}
+			a := Archive{LastIndex: test.last, EntryCount: test.count}
+			if changed, err := s.SetArchive(t0, a, test.missing); !changed || err != nil {
+				t.Fatal(changed, err)
+			}
+			if s.Phase != test.phase {
+				t.Errorf("phase %v", s.Phase)
+			}
+			if diff := cmp.Diff(test.want, s.Missing); diff != "" {
+				t.Errorf("missing (-want +got):\n%s", diff)
+			}
+			if s.End != test.end {
+				t.Errorf("the reported end became %v", s.End)
+			}
+			before := *s
+			if changed, err := s.SetArchive(t0.Add(time.Hour), Archive{LastIndex: 99, EntryCount: 100}, nil); changed || err != nil {
+				t.Errorf("again: %v, %v", changed, err)
+			}
+			if diff := cmp.Diff(&before, s); diff != "" {
+				t.Errorf("a second report changed it:\n%s", diff)
+			}
+		})
+	}
+	for _, test := range []struct {
+		last    types.MessageIndex
+		count   int64
+		missing []Range
+	}{
+		{-2, 0, nil},
+		{1, 3, nil},
+		{1, -1, nil},
+		{math.MaxInt64, 1, nil},
+		{5, 1, []Range{{3, 2, ""}}},
+		{5, 1, []Range{{3, 4, ""}, {4, 4, ""}}},
+		{5, 1, []Range{{3, 6, ""}}},
+		{5, 1, []Range{{-1, 3, ""}}},
+	} {
+		s := new(Stream)
+		if changed, err := s.SetArchive(t0, Archive{LastIndex: test.last, EntryCount: test.count}, test.missing); changed || !fault.Is(err, fault.Invalid) {
+			t.Errorf("%v: %v, %v", test, changed, err)
+		}
+	}
+}
+
+// An end that is reported after the archive counts all the same.
+func TestLateEnd(t *testing.T) {
+	for _, test := range []struct {
+		end   types.MessageIndex
+		phase Phase
+		want  []Range
+	}{
+		{3, Complete, nil},
+		{6, Incomplete, []Range{{4, 6, ""}}},
+	} {
+		s := new(Stream)
+		if _, err := s.SetArchive(t0, Archive{LastIndex: 3, EntryCount: 4}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if s.LastIndex() != 3 {
+			t.Errorf("LastIndex = %d", s.LastIndex())
+		}
+		if changed, err := s.Terminate(t0, known(test.end)); !changed || err != nil {
+			t.Fatal(changed, err)
+		}
+		if s.Phase != test.phase || s.LastIndex() != test.end || !cmp.Equal(s.Missing, test.want) {
+			t.Errorf("end %d: %+v", test.end, s)
+		}
+	}
+}
+
+func TestPattern(t *testing.T) {
+	names := []types.StreamName{"foo", "foobar", "foo/bar", "foo/bar/baz", "cat/dog", "catfish/dog", "cat/bird/dog", "xfoo", "a/foo", "a/b/foo", "a/xfoo", "f-o"}
+	// The table of spec coordinator 7.5, with the segment meaning of two stars.
+	for _, test := range []struct {
+		pattern string
+		want    []types.StreamName
+	}{
+		{"*", []types.StreamName{"foo", "foobar", "xfoo", "f-o"}},
+		{"foo/*", []types.StreamName{"foo/bar"}},
+		{"foo/**", []types.StreamName{"foo", "foo/bar", "foo/bar/baz"}},
+		{"**/foo", []types.StreamName{"foo", "a/foo", "a/b/foo"}},
+		{"cat/**/dog", []types.StreamName{"cat/dog", "cat/bird/dog"}},
+		{"cat/**/**/dog", []types.StreamName{"cat/dog", "cat/bird/dog"}},
+		{"cat/*/dog", []types.StreamName{"cat/bird/dog"}},
+		{"*/foo", []types.StreamName{"a/foo"}},
+		{"foo*", []types.StreamName{"foobar"}},
+		{"f*o", []types.StreamName{"foo", "f-o"}},
+		{"*o*", []types.StreamName{"foo", "foobar", "xfoo"}},
+		{"foo/*/baz", []types.StreamName{"foo/bar/baz"}},
+		{"**/**", names},
+		{"**", names},
+		{"", names},
+		{"***", names},
+		{"**foo", []types.StreamName{"foo", "xfoo", "a/foo", "a/b/foo", "a/xfoo"}},
+		{"**/b/**", []types.StreamName{"a/b/foo"}},
+		{"foo", []types.StreamName{"foo"}},
+		{"f.o", nil},
+	} {
+		p, err := ParsePattern(test.pattern)
+		if err != nil {
+			t.Errorf("%q: %v", test.pattern, err)
+			continue
+		}
+		var got []types.StreamName
+		for _, n := range names {
+			if p.Match(n) {
+				got = append(got, n)
+			}
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", test.pattern, diff)
+		}
+	}
+	for _, bad := range []string{"/", "a//b", "a/", "+", "a b", "a/-*", "a?", "[a]"} {
+		if _, err := ParsePattern(bad); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+// Whatever a pattern matches, the database's simpler form of it does too.
+func FuzzPattern(f *testing.F) {
+	f.Add("a/**/b", "a/x/y/b")
+	f.Add("**/a*", "ab")
+	f.Fuzz(func(t *testing.T, pattern, name string) {
+		p, err := ParsePattern(pattern)
+		if err != nil || len(pattern) > 40 || len(name) > 40 || strings.Count(p.Coarse(), "*") > 6 {
+			return // coarseMatch takes too long
+		}
+		if _, literal := p.Literal(); !literal && p.Match(types.StreamName(name)) && !coarseMatch(p.Coarse(), name) {
+			t.Errorf("%q matches %q, and %q does not", pattern, name, p.Coarse())
+		}
+	})
+}
+
+// coarseMatch lets a star match anything.
+func coarseMatch(pattern, s string) bool {
+	if pattern == "" {
+		return s == ""
+	}
+	if pattern[0] != '*' {
+		return s != "" && pattern[0] == s[0] && coarseMatch(pattern[1:], s[1:])
+	}
+	for i := range len(s) + 1 {
+		if coarseMatch(pattern[1:], s[i:]) {
+			return true
+		}
+	}
+	return false
+}
