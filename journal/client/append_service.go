@@ -99,7 +99,8 @@ func NewAppendService(ctx context.Context, rjc pb.RoutedJournalClient, opts ...A
 // second one gets an error of the kind fault.Precondition.
 //
 // Content is in the operating system's hands when Release returns, so it survives the death of the process, but
-// not of the machine. Dependencies on appends of the same service are remembered, others are not.
+// not of the machine. What has failed for good stays in the directory, for the next service to try again. Dependencies on
+// appends of the same service are remembered, others are not.
 func OpenAppendService(ctx context.Context, rjc pb.RoutedJournalClient, dir string, opts ...AppendServiceOption) (*AppendService, error) {
 	s := newAppendService(ctx, rjc, opts)
 	sp, found, err := openSpool(s.fs, dir, s.limit, s.log)

@@ -176,7 +176,7 @@ func TestRollbacks(t *testing.T) {
 		p := s.StartAppend(request("test/journal"), nil)
 		_, _ = p.Writer().WriteString(large[:i*writerSize+i])
 		wantErrorIs(t, p.Require(nil).Require(bad).Require(errors.New("later")).Release(), bad)
-		last = put(t, s, request("test/journal"), fmt.Sprint("good ", i, " "))
+		put(t, s, request("test/journal"), fmt.Sprint("good ", i, " "))
 		last = put(t, s, request("test/journal"), large)
 	}
 	close(b.hold)

@@ -94,9 +94,7 @@ func TestAppenderRequests(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := NewAppender(ctx, rjc, request("test/journal")).Close(); err != context.Canceled {
-		t.Errorf("got %v", err)
-	}
+	wantErrorIs(t, NewAppender(ctx, rjc, request("test/journal")).Close(), context.Canceled)
 }
 
 func TestAppend(t *testing.T) {

@@ -201,15 +201,12 @@ func (q *queue) deliver(p *AsyncAppend) error {
 	}
 }
 
-// errDependency marks an append that must not be made, because what it depends on was not.
-var errDependency = errors.New("dependency failed")
-
 func (q *queue) await(deps OpFutures) error {
 	for f := range deps {
 		select {
 		case <-f.Done():
 			if err := f.Err(); err != nil {
-				return fmt.Errorf("%w: %w", errDependency, err)
+				return fmt.Errorf("dependency failed: %w", err)
 			}
 		case <-q.service.ctx.Done():
 			return q.service.ctx.Err()
@@ -265,9 +262,6 @@ func (q *queue) finish(p *AsyncAppend, err error) {
 		p.file.remove()
 	case s.ctx.Err() != nil && isContextError(err):
 		p.file.leave()
-	case errors.Is(err, errDependency):
-		s.fail(err)
-		p.file.remove()
 	default:
 		s.fail(err)
 		s.log.Error("append failed for good", "journal", p.request.Journal, "bytes", p.file.contentLength(), "error", err)

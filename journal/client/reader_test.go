@@ -168,14 +168,11 @@ func TestReaderContexts(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := NewReader(ctx, rjc, readRequest(0)).Read(nil)
-	if err != context.Canceled {
-		t.Errorf("got %v", err)
-	}
+	wantErrorIs(t, err, context.Canceled)
 	ctx, cancel = context.WithTimeout(t.Context(), 0)
 	defer cancel()
-	if _, err = NewReader(ctx, rjc, readRequest(0)).Read(nil); err != context.DeadlineExceeded {
-		t.Errorf("got %v", err)
-	}
+	_, err = NewReader(ctx, rjc, readRequest(0)).Read(nil)
+	wantErrorIs(t, err, context.DeadlineExceeded)
 	if _, err = NewReader(t.Context(), rjc, readRequest(-2)).Read(nil); !fault.Is(err, fault.Invalid) {
 		t.Errorf("got %v", err)
 	}

@@ -246,6 +246,23 @@ func TestFailedIsTriedByTheNext(t *testing.T) {
 	wantContent(t, b, "test/journal", "a")
 }
 
+func TestFailedDependencyKeepsContent(t *testing.T) {
+	dir := t.TempDir()
+	b := &broker{}
+	rjc := b.start(t)
+	s := openService(t, rjc, dir)
+	bad := errors.New("not registered")
+	p := s.StartAppend(request("test/journal"), OpFutures{FinishedOperation(bad): {}})
+	_, _ = p.Writer().WriteString("a")
+	wantNil(t, p.Release())
+	wantErrorIs(t, s.Close(t.Context()), bad)
+	wantContent(t, b, "test/journal", "")
+
+	s = openService(t, rjc, dir)
+	wantNil(t, s.Close(t.Context()))
+	wantContent(t, b, "test/journal", "a")
+}
+
 func TestRecoveredBarrier(t *testing.T) {
 	dir := t.TempDir()
 	s := openService(t, away().start(t), dir)
