@@ -22,6 +22,10 @@ func TestBrowser(t *testing.T) {
 	if err != nil {
 		t.Fatal("chromium is missing; `make setup` installs it")
 	}
+	const file = "e2e/viewer.mjs"
+	if _, err := os.Stat(file); err != nil { // which also lets `go test` know that the result depends on the script
+		t.Fatal(err)
+	}
 	f := newFake()
 	fill(f)
 	s := serve(t, f)
@@ -51,7 +55,7 @@ func TestBrowser(t *testing.T) {
 	controller := httptest.NewServer(mux)
 	defer controller.Close()
 
-	script := exec.CommandContext(t.Context(), "node", "e2e/viewer.mjs")
+	script := exec.CommandContext(t.Context(), "node", file)
 	script.Env = append(os.Environ(), "VIEWER="+s.URL, "CONTROL="+controller.URL, "CHROMIUM="+chromium, "PROFILE="+t.TempDir())
 	out, err := script.CombinedOutput()
 	t.Logf("%s", out)

@@ -12,7 +12,10 @@ import { addRows, type LineRow, type Row } from "./rows";
 import { Source } from "./source";
 
 /** How many lines are asked for at the begin, kept between two frames, and kept in the page; and how many characters. */
-const limits = { tail: 5_000, pending: 8_000, window: 20_000, earlier: 2_000, chunk: 500, chars: 8 << 20 };
+const limits = { tail: 2_000, pending: 4_000, window: 20_000, earlier: 2_000, chunk: 500, chars: 8 << 20 };
+
+/** How many times as long as it took to show lines the page waits before it shows more: there must be time to take them in. */
+const rest = 3;
 
 /** How near to an end of the window, in pixels, the reader comes before more is loaded. */
 const margin = 1_500;
@@ -50,7 +53,9 @@ export class LogView {
   private pending: { batch: Batch; next: string; lines: number }[] = [];
   private pendingLines = 0;
   private skipped = false;
+  private timer: ReturnType<typeof setTimeout> | undefined;
   private frame = 0;
+  private restUntil = 0;
   /** Ends the requests that belong to the window. */
   private abort = new AbortController();
   private loading = false;
@@ -174,8 +179,20 @@ export class LogView {
     this.pending = [];
     this.pendingLines = 0;
     this.skipped = false;
+    this.unschedule();
+  }
+
+  private schedule(): void {
+    if (this.timer !== undefined) return;
+    this.timer = setTimeout(() => {
+      this.frame = requestAnimationFrame(() => this.flush());
+    }, this.restUntil - performance.now());
+  }
+
+  private unschedule(): void {
+    clearTimeout(this.timer);
     cancelAnimationFrame(this.frame);
-    this.frame = 0;
+    this.timer = undefined;
   }
 
   // What comes is shown with the next frame. When more comes than a reader could see go by, only the last of it is.
@@ -194,12 +211,12 @@ export class LogView {
       this.skipped = true;
       this.next = dropped.next;
     }
-    this.frame ||= requestAnimationFrame(() => this.flush());
+    this.schedule();
   }
 
   private flush(): void {
-    cancelAnimationFrame(this.frame);
-    this.frame = 0;
+    this.unschedule();
+    const begin = performance.now();
     const wasEmpty = this.rowCount === 0;
     if (this.skipped) this.clear();
     this.skipped = false;
@@ -214,6 +231,8 @@ export class LogView {
       this.detach();
     }
     if (wasEmpty || !this.source) this.notify.changed();
+    const now = performance.now();
+    this.restUntil = now + Math.min(rest * (now - begin), 1_000);
   }
 
   // A browser has few connections to a server: pages that nobody sees give theirs back.

@@ -14,8 +14,8 @@ export function renderLine(row: LineRow, style: Style): { element: HTMLElement; 
   anchor.href = `#L${row.n}`;
   anchor.tabIndex = -1;
   // Number and time are drawn by the style sheet, so that they are not copied with the text.
-  anchor.dataset.n = String(row.n);
-  anchor.dataset.t = offset(row.t);
+  anchor.dataset.n = String(row.n).padStart(7);
+  anchor.dataset.t = offset(row.t).padStart(10);
   anchor.setAttribute("aria-label", `Line ${row.n}`);
   const text = document.createElement("span");
   text.className = "text";
