@@ -1,0 +1,337 @@
+package coordinator_test
+
+import (
+	"fmt"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/daybook-dev/daybook/api/daybookv1"
+	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/coordinator/state"
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/logpb"
+	"github.com/daybook-dev/daybook/logs/types"
+)
+
+// Each case for a stream in storage and one in the archive, holding 0, 1, 2, 4, 5, 7.
+func TestGet(t *testing.T) {
+	h := newHouse(t)
+	held := []int{0, 1, 2, 4, 5, 7}
+	h.register("recent")
+	h.put("recent", held...)
+	h.terminate(h.register("archived"), 7)
+	h.archive("archived", held...)
+	logs, _ := h.serve()
+	size := int32(proto.Size(entry(0))) // entry 0 has shorter numbers than the others
+	second := int32(proto.Size(entry(1)))
+	for _, name := range []types.StreamName{"recent", "archived"} {
+		path := types.StreamName(prefix).Join(name)
+		for what, test := range map[string]struct {
+			r    *logdog.GetRequest
+			want []int
+		}{
+			"from 0":                 {&logdog.GetRequest{}, []int{0, 1, 2}},
+			"from 4":                 {&logdog.GetRequest{Index: 4}, []int{4, 5}},
+			"from 6":                 {&logdog.GetRequest{Index: 6}, nil},
+			"from 8":                 {&logdog.GetRequest{Index: 8}, nil},
+			"from -1":                {&logdog.GetRequest{Index: -1}, nil},
+			"from 6, gaps":           {&logdog.GetRequest{Index: 6, NonContiguous: true}, []int{7}},
+			"from 0, gaps":           {&logdog.GetRequest{NonContiguous: true}, held},
+			"from -1, gaps":          {&logdog.GetRequest{Index: -1, NonContiguous: true}, held},
+			"one, into a gap":        {&logdog.GetRequest{Index: 3, NonContiguous: true, LogCount: 1}, []int{4}},
+			"two":                    {&logdog.GetRequest{LogCount: 2}, []int{0, 1}},
+			"none":                   {&logdog.GetRequest{LogCount: -1, State: true}, nil},
+			"a byte":                 {&logdog.GetRequest{ByteCount: 1}, []int{0}},
+			"one entry":              {&logdog.GetRequest{ByteCount: size}, []int{0}},
+			"one entry and a byte":   {&logdog.GetRequest{ByteCount: size + 1}, []int{0}},
+			"two entries":            {&logdog.GetRequest{ByteCount: size + second}, []int{0, 1}},
+			"two entries less one":   {&logdog.GetRequest{ByteCount: size + second - 1}, []int{0}},
+			"with state":             {&logdog.GetRequest{State: true, LogCount: 1}, []int{0}},
+			"by id":                  {&logdog.GetRequest{Path: string(path.ID()), LogCount: 1}, []int{0}},
+			"negative and too large": {&logdog.GetRequest{ByteCount: -5, LogCount: 1}, []int{0}},
+		} {
+			what = string(name) + " " + what
+			test.r.Project = project
+			if test.r.Path == "" {
+				test.r.Path = string(path)
+			}
+			resp, err := logs.Get(t.Context(), test.r)
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+				continue
+			}
+			equal(t, what, indices(resp.GetLogs()), test.want)
+			if !test.r.State {
+				continue
+			}
+			if !proto.Equal(resp.GetDesc(), descriptor(string(name))) {
+				t.Errorf("%s: descriptor %v", what, resp.GetDesc())
+			}
+			a := resp.GetState().GetArchive()
+			if archived := name == "archived"; archived != (a != nil) || archived && (a.GetComplete() || a.GetLogEntryCount() != 6 || resp.GetState().GetTerminalIndex() != 7) {
+				t.Errorf("%s: state %v", what, resp.GetState())
+			}
+		}
+		resp, err := logs.Tail(t.Context(), &logdog.TailRequest{Project: project, Path: string(path), State: true})
+		want := map[types.StreamName][]int{"recent": {2}, "archived": {7}}
+		if err != nil {
+			t.Error(err)
+		}
+		equal(t, "tail of "+string(name), indices(resp.GetLogs()), want[name])
+	}
+}
+
+func TestReadFailures(t *testing.T) {
+	h := newHouse(t)
+	h.terminate(h.register("gone"), 0)
+	h.archive("gone", 0)
+	h.archives.entries = nil
+	h.register("broken")
+	h.put("broken", 0)
+	h.register("empty")
+	logs, v1 := h.serve()
+	get := func(path string) error {
+		_, err := logs.Get(t.Context(), &logdog.GetRequest{Project: project, Path: path})
+		return err
+	}
+	tail := func(path string) error {
+		_, err := logs.Tail(t.Context(), &logdog.TailRequest{Project: project, Path: path})
+		return err
+	}
+	for what, call := range map[string]func(string) error{"get": get, "tail": tail} {
+		for path, want := range map[string]codes.Code{
+			prefix + "/+/empty":   codes.OK,
+			prefix + "/+/unknown": codes.NotFound,
+			"unknown/+/stdout":    codes.NotFound,
+			prefix + "/+/gone":    codes.DataLoss,
+			prefix:                codes.InvalidArgument,
+			prefix + "/+/":        codes.InvalidArgument,
+			"":                    codes.InvalidArgument,
+		} {
+			err := call(path)
+			if got := fault.KindOf(err); err != nil && want != fault.Wrap(got, err).(*fault.Error).GRPCStatus().Code() || err == nil && want != codes.OK {
+				t.Errorf("%s %q: %v, want %v", what, path, err, want)
+			}
+		}
+		h.storage.SetErr(fault.New(fault.Internal, "disk on fire"))
+		if err := call(prefix + "/+/broken"); !fault.Is(err, fault.Internal) {
+			t.Errorf("%s of a broken storage: %v", what, err)
+		}
+		h.storage.SetErr(nil)
+	}
+	if _, err := logs.Get(t.Context(), &logdog.GetRequest{Path: prefix + "/+/empty"}); !fault.Is(err, fault.Invalid) {
+		t.Errorf("no project: %v", err)
+	}
+	if _, err := v1.GetStream(t.Context(), &daybookv1.GetStreamRequest{Project: project, Path: prefix + "/+/unknown"}); !fault.Is(err, fault.NotFound) {
+		t.Errorf("GetStream: %v", err)
+	}
+
+	// A purged stream is hidden everywhere.
+	h.register("purged")
+	err := h.store.Update(t.Context(), func(tx state.Tx) error {
+		s, err := tx.Stream(project, types.StreamName(prefix).Join("purged").ID())
+		if err != nil {
+			return err
+		}
+		s.Purged = s.Created
+		return tx.PutStream(s)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := get(prefix + "/+/purged"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("get of a purged stream: %v", err)
+	}
+	q, err := logs.Query(t.Context(), &logdog.QueryRequest{Project: project, Path: prefix + "/+/purged"})
+	if err != nil || len(q.GetStreams()) != 0 {
+		t.Errorf("query of a purged stream: %v, %v", q, err)
+	}
+	f, err := v1.FindStreams(t.Context(), &daybookv1.FindStreamsRequest{Project: project, Pattern: "**/+/purged"})
+	if err != nil || len(f.GetStreams()) != 0 {
+		t.Errorf("find of a purged stream: %v, %v", f, err)
+	}
+}
+
+func TestQuery(t *testing.T) {
+	h := newHouse(t)
+	var names []string
+	for i := range 6 {
+		name := fmt.Sprint("steps/", i, "/stdout")
+		names = append(names, prefix+"/+/"+name)
+		h.terminate(h.register(name), 0)
+		if i%2 == 0 {
+			h.archive(types.StreamName(name), 0)
+		}
+	}
+	h.register("other")
+	logs, _ := h.serve()
+
+	// Pages visit everything once, with the right state on each.
+	var got []string
+	r := &logdog.QueryRequest{Project: project, Path: prefix + "/+/steps/**", State: true, MaxResults: 3}
+	for {
+		resp, err := logs.Query(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range resp.GetStreams() {
+			got = append([]string{s.GetPath()}, got...)
+			var i int
+			if _, err := fmt.Sscanf(s.GetPath(), prefix+"/+/steps/%d/stdout", &i); err != nil {
+				t.Error(err)
+			}
+			if s.GetState().GetTerminalIndex() != 0 || (s.GetState().GetArchive() != nil) != (i%2 == 0) || s.GetDesc() == nil {
+				t.Errorf("%s: %v", s.GetPath(), s.GetState())
+			}
+		}
+		if r.Next = resp.GetNext(); r.Next == "" {
+			break
+		}
+	}
+	equal(t, "pages", got, names)
+
+	for what, test := range map[string]struct {
+		change func(*logdog.QueryRequest)
+		want   int
+	}{
+		"everything":         {func(*logdog.QueryRequest) {}, 7},
+		"one name":           {func(r *logdog.QueryRequest) { r.Path += "/+/other" }, 1},
+		"content type":       {func(r *logdog.QueryRequest) { r.ContentType = "text/plain" }, 7},
+		"other content type": {func(r *logdog.QueryRequest) { r.ContentType = "text" }, 0},
+		"text":               {func(r *logdog.QueryRequest) { r.StreamType = &logdog.QueryRequest_StreamTypeFilter{} }, 7},
+		"binary": {func(r *logdog.QueryRequest) {
+			r.StreamType = &logdog.QueryRequest_StreamTypeFilter{Value: logpb.StreamType_BINARY}
+		}, 0},
+		"tag there":     {func(r *logdog.QueryRequest) { r.Tags = map[string]string{"k": ""} }, 7},
+		"tag equal":     {func(r *logdog.QueryRequest) { r.Tags = map[string]string{"k": "v"} }, 7},
+		"tag different": {func(r *logdog.QueryRequest) { r.Tags = map[string]string{"k": "w"} }, 0},
+		"tag not there": {func(r *logdog.QueryRequest) { r.Tags = map[string]string{"l": ""} }, 0},
+	} {
+		r := &logdog.QueryRequest{Project: project, Path: prefix}
+		test.change(r)
+		if resp, err := logs.Query(t.Context(), r); err != nil || len(resp.GetStreams()) != test.want || resp.GetRealm() != "@legacy" {
+			t.Errorf("%s: %d streams, %v", what, len(resp.GetStreams()), err)
+		}
+	}
+	for what, change := range map[string]func(*logdog.QueryRequest){
+		"project":         func(r *logdog.QueryRequest) { r.Project = "" },
+		"purged":          func(r *logdog.QueryRequest) { r.Purged = logdog.QueryRequest_YES },
+		"star in prefix":  func(r *logdog.QueryRequest) { r.Path = "user/*" },
+		"pattern":         func(r *logdog.QueryRequest) { r.Path += "/+/a//b" },
+		"next":            func(r *logdog.QueryRequest) { r.Next = "?" },
+		"next of another": func(r *logdog.QueryRequest) { r.Next = "LTE" },
+		"type":            func(r *logdog.QueryRequest) { r.StreamType = &logdog.QueryRequest_StreamTypeFilter{Value: 9} },
+		"tag":             func(r *logdog.QueryRequest) { r.Tags = map[string]string{"/": ""} },
+	} {
+		r := &logdog.QueryRequest{Project: project, Path: prefix}
+		change(r)
+		if _, err := logs.Query(t.Context(), r); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := logs.Query(t.Context(), &logdog.QueryRequest{Project: project, Path: "unknown"}); !fault.Is(err, fault.NotFound) {
+		t.Errorf("unknown prefix: %v", err)
+	}
+}
+
+func TestDescriptions(t *testing.T) {
+	h := newHouse(t)
+	h.register("open")
+	h.put("open", 0, 1, 3)
+	h.terminate(h.register("waiting"), 3)
+	h.put("waiting", 0, 1)
+	h.terminate(h.register("whole"), 1)
+	h.put("whole", 0, 1)
+	h.terminate(h.register("complete"), 2)
+	h.archive("complete", 0, 1, 2)
+	h.terminate(h.register("incomplete"), 5)
+	h.archive("incomplete", 0, 1, 3)
+	h.register("never")
+	h.archive("never", 0)
+	_, v1 := h.serve()
+	for name, want := range map[string]*daybookv1.Stream{
+		"open":     {State: daybookv1.StreamState_OPEN, TerminalIndex: -1, Size: 12, Lines: 4, NextIndex: 2},
+		"waiting":  {State: daybookv1.StreamState_TERMINATED, TerminalIndex: 3, Size: 12, Lines: 4, NextIndex: 2},
+		"whole":    {State: daybookv1.StreamState_COMPLETE, TerminalIndex: 1, Size: 12, Lines: 4, NextIndex: 2},
+		"complete": {State: daybookv1.StreamState_COMPLETE, TerminalIndex: 2, Size: 18, Lines: 6, NextIndex: 3},
+		"incomplete": {
+			State: daybookv1.StreamState_INCOMPLETE, TerminalIndex: 5, Size: 18, Lines: 6, NextIndex: 4,
+			Missing: []*daybookv1.IndexRange{{First: 2, Last: 2}, {First: 4, Last: 5}},
+		},
+		"never": {State: daybookv1.StreamState_COMPLETE, TerminalIndex: 0, Size: 6, Lines: 2, NextIndex: 1, EndReason: "the end was never reported"},
+	} {
+		got, err := v1.GetStream(t.Context(), &daybookv1.GetStreamRequest{Project: project, Path: prefix + "/+/" + name})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got.GetCreated() == nil || (got.GetEnded() == nil) != (name == "open") {
+			t.Errorf("%s: times %v, %v", name, got.GetCreated(), got.GetEnded())
+		}
+		want.Project, want.Path, want.Desc, want.Created, want.Ended = project, prefix+"/+/"+name, descriptor(name), got.GetCreated(), got.GetEnded()
+		if !proto.Equal(got, want) {
+			t.Errorf("%s:\n got %v\nwant %v", name, got, want)
+		}
+	}
+}
+
+func TestFindAndList(t *testing.T) {
+	h := newHouse(t)
+	for _, name := range []string{"stdout", "stderr", "a/b"} {
+		h.register(name)
+	}
+	h.registerPrefix("other/job")
+	_, v1 := h.serve()
+	for pattern, want := range map[string][]string{
+		"":                      {"a/b", "stderr", "stdout"},
+		"**/+/std*":             {"stderr", "stdout"},
+		prefix:                  {"a/b", "stderr", "stdout"},
+		"user/*/+/*":            {"stderr", "stdout"},
+		"other/**":              nil,
+		prefix + "/+/stdout":    {"stdout"},
+		"user/**/build/+/**/b":  {"a/b"},
+		"user/*/build/+/stdout": nil,
+	} {
+		var got []string
+		r := &daybookv1.FindStreamsRequest{Project: project, Pattern: pattern, PageSize: 2}
+		for {
+			resp, err := v1.FindStreams(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range resp.GetStreams() {
+				got = append(got, s.GetPath()[len(prefix+"/+/"):])
+			}
+			if r.PageToken = resp.GetNextPageToken(); r.PageToken == "" {
+				break
+			}
+		}
+		equal(t, pattern, got, want)
+	}
+	for _, r := range []*daybookv1.FindStreamsRequest{{}, {Project: project, Pattern: "a//b"}, {Project: project, PageToken: "x"}} {
+		if _, err := v1.FindStreams(t.Context(), r); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%v: %v", r, err)
+		}
+	}
+
+	projects, err := v1.ListProjects(t.Context(), &daybookv1.ListProjectsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "projects", projects.GetProjects(), []string{project})
+	prefixes, err := v1.ListPrefixes(t.Context(), &daybookv1.ListPrefixesRequest{Project: project})
+	if err != nil || len(prefixes.GetPrefixes()) != 2 || prefixes.GetPrefixes()[0].GetPrefix() != "other/job" {
+		t.Fatalf("%v, %v", prefixes, err)
+	}
+	var got []string
+	for _, s := range prefixes.GetPrefixes()[1].GetStreams() {
+		got = append(got, s.GetPath()[len(prefix+"/+/"):])
+	}
+	equal(t, "streams of a prefix", got, []string{"a/b", "stderr", "stdout"})
+	r := &daybookv1.ListPrefixesRequest{Project: project, Pattern: "**/job", PageSize: 1}
+	if prefixes, err = v1.ListPrefixes(t.Context(), r); err != nil || len(prefixes.GetPrefixes()) != 1 {
+		t.Errorf("%v, %v", prefixes, err)
+	}
+}
