@@ -38,7 +38,7 @@ func newCommitter(c *Consumer, in <-chan *parcel, inFlight *semaphore.Weighted, 
 
 func (c *committer) run(ctx context.Context) error {
 	c.batch = c.cfg.Collector.Storage.NewBatch()
-	defer c.batch.Close()
+	defer func() { _ = c.batch.Close() }() // lets go of what is not committed
 	defer c.wg.Wait()
 	for {
 		next, err := c.wait(ctx)
@@ -47,7 +47,6 @@ func (c *committer) run(ctx context.Context) error {
 		}
 		for next != nil {
 			c.add(next)
-			next = nil
 			if c.batch.Size() >= maxBatchBytes || len(c.parcels) >= maxBatchMessages {
 				break
 			}

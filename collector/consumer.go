@@ -29,6 +29,8 @@ const (
 	// The checkpoint is made durable after this much, or after this time.
 	syncBytes    = 64 << 20
 	syncInterval = time.Second
+	// An operation that keeps failing is logged this often.
+	complainInterval = 5 * time.Second
 )
 
 // ConsumerConfig says what a Consumer reads. All fields but Durable are required.
@@ -56,13 +58,14 @@ type Consumer struct {
 	durable int64
 
 	mu       sync.Mutex
-	position int64         // committed
-	moved    chan struct{} // closed and replaced when position changes
+	position int64                // committed
+	moved    chan struct{}        // closed and replaced when position changes
+	silent   map[string]time.Time // until when a failing operation is not logged again
 }
 
 // NewConsumer returns a Consumer that does nothing yet.
 func NewConsumer(cfg ConsumerConfig) *Consumer {
-	return &Consumer{cfg: cfg, moved: make(chan struct{})}
+	return &Consumer{cfg: cfg, moved: make(chan struct{}), silent: make(map[string]time.Time)}
 }
 
 // Run reads the journal from where the storage's checkpoint is until ctx ends, which is no error. It may be called once.
@@ -213,13 +216,26 @@ func (c *Consumer) retry(ctx context.Context, operation string, again func(error
 			return ctx.Err()
 		}
 		c.metrics().retries.WithLabelValues(operation).Inc()
-		c.cfg.Collector.Logger.Warn("failed, trying again", "operation", operation, "journal", c.cfg.Journal, "after", wait, "error", err)
+		if c.mayComplain(operation) {
+			c.cfg.Collector.Logger.Warn("failed, trying again", "operation", operation, "journal", c.cfg.Journal, "error", err)
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// mayComplain bounds what an outage that hundreds of streams run into writes to the log.
+func (c *Consumer) mayComplain(operation string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := time.Now(); now.After(c.silent[operation]) {
+		c.silent[operation] = now.Add(complainInterval)
+		return true
+	}
+	return false
 }
 
 // parcel is a message on its way from the journal to the storage.

@@ -55,7 +55,7 @@ func TestReader(t *testing.T) {
 				t.Fatalf("%s: message %d: %d bytes, %v; %d consumed", name, i, len(got), err, r.Consumed())
 			}
 		}
-		if _, err := r.Next(); err != io.EOF {
+		if _, err := r.Next(); !errors.Is(err, io.EOF) {
 			t.Errorf("%s: at the end: %v", name, err)
 		}
 		if r.Skipped != 0 || r.Buffered() != 0 {

@@ -3,6 +3,7 @@ package envelope
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -125,7 +126,7 @@ func inflate(dst, src []byte) ([]byte, error) {
 		switch {
 		case len(dst)-begin > MaxSize:
 			return dst[:begin], inflatesTooFar()
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return dst, nil
 		case err != nil:
 			return dst[:begin], fmt.Errorf("body: %w", err)
@@ -166,7 +167,7 @@ func unzstd(dst, src []byte) ([]byte, error) {
 	begin := len(dst)
 	out, err := zstdDecoder().DecodeAll(src, dst[begin:begin])
 	switch {
-	case err == zstd.ErrDecoderSizeExceeded || err == zstd.ErrWindowSizeExceeded || len(out) > MaxSize:
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded), errors.Is(err, zstd.ErrWindowSizeExceeded), len(out) > MaxSize:
 		return dst, inflatesTooFar()
 	case err != nil:
 		return dst, fmt.Errorf("body: zstd: %w", err)

@@ -44,10 +44,10 @@ func TestRoundTrip(t *testing.T) {
 			t.Fatalf("frame %d read: %d bytes, %v", i, len(read), err)
 		}
 	}
-	if _, _, err := Cut(rest, limit); err != io.EOF {
+	if _, _, err := Cut(rest, limit); !errors.Is(err, io.EOF) {
 		t.Errorf("cutting at the end: %v", err)
 	}
-	if _, err := Read(r, nil, limit); err != io.EOF {
+	if _, err := Read(r, nil, limit); !errors.Is(err, io.EOF) {
 		t.Errorf("reading at the end: %v", err)
 	}
 }

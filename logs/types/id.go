@@ -7,12 +7,11 @@ import (
 	"strings"
 )
 
-// PrefixID and StreamID name a prefix and a stream within their project: SHA-256 in lower-case hexadecimal (spec
-// coordinator 2.9).
-type (
-	PrefixID string
-	StreamID string
-)
+// PrefixID names a prefix within its project: SHA-256 in lower-case hexadecimal (spec coordinator 2.9).
+type PrefixID string
+
+// StreamID names a stream within its project, in the same form.
+type StreamID string
 
 // PrefixID returns the id of the name as a prefix.
 func (s StreamName) PrefixID() PrefixID { return PrefixID(hash(string(s))) }

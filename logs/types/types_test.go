@@ -222,7 +222,7 @@ func TestSecret(t *testing.T) {
 	if a.String() != "[secret]" {
 		t.Error("a secret shows itself")
 	}
-	if PrefixSecret(a[:35]).Validate() == nil {
+	if a[:35].Validate() == nil {
 		t.Error("35 bytes were accepted")
 	}
 }
