@@ -320,7 +320,7 @@ func TestStalledOutput(t *testing.T) {
 		stalled := make(chan struct{})
 		out := &testOutput{fail: func(*logpb.ButlerLogBundle) error { <-stalled; return nil }}
 		b := newButler(t, t.Context(), out)
-		big := strings.Repeat("some line or other\n", 1<<20)
+		big := strings.Repeat("some line or other, and some more of it to make it longer than most\n", 1<<17)
 		add(t, b, "big", text(big))
 		synctest.Wait()
 		small := make([]*source, 1000)

@@ -111,7 +111,7 @@ func TestSlowCallback(t *testing.T) {
 			<-stuck
 			r.chunk(e)
 		}), true)
-		data := strings.Repeat("a line of the slow stream\n", 1<<20)
+		data := strings.Repeat("a rather long line of the slow stream, of which there are many\n", 1<<17)
 		slow := text(data)
 		add(t, b, "slow", slow)
 		synctest.Wait()
