@@ -38,8 +38,8 @@ const (
 	leaseWait = 30 * time.Second
 	// callTimeout bounds a call beyond that.
 	callTimeout = 30 * time.Second
-	// lastCalls is the time to hand back tasks after the end was asked for.
-	lastCalls = 5 * time.Second
+	// settleTimeout is the time to end a task or hand it back; it comes back by itself when that fails.
+	settleTimeout = 5 * time.Second
 	// maxRemembered is how many failing streams are remembered.
 	maxRemembered = 10_000
 )

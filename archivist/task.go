@@ -94,23 +94,20 @@ func (a *Archivist) settle(ctx context.Context, task *logdog.ArchiveTask, out ou
 	if out.retryAfter > 0 {
 		t.RetryAfter, t.RetryReason = durationpb.New(out.retryAfter), out.reason
 	}
-	if ctx.Err() != nil { // tasks are handed back after the end, too
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lastCalls)
-		defer cancel()
-	}
-	pause := pauses{first: 100 * time.Millisecond, most: 10 * time.Second}
-	var err error
-	for range 5 {
-		call, cancel := context.WithTimeout(ctx, callTimeout)
-		_, err = a.Services.DeleteArchiveTasks(call, &logdog.DeleteRequest{Tasks: []*logdog.ArchiveTask{t}})
-		cancel()
-		if err = fault.FromGRPC(err); err == nil || !fault.IsTransient(err) || pause.wait(ctx) != nil {
-			break
+	// Tasks are settled after the end was asked for, too.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	pause := pauses{first: 100 * time.Millisecond, most: time.Second}
+	for {
+		_, err := a.Services.DeleteArchiveTasks(ctx, &logdog.DeleteRequest{Tasks: []*logdog.ArchiveTask{t}})
+		if err = fault.FromGRPC(err); err == nil {
+			return
 		}
-	}
-	if err != nil {
+		if fault.IsTransient(err) && pause.wait(ctx) == nil {
+			continue
+		}
 		a.Logger.Warn("archivist: task not settled; it comes back", "project", task.GetProject(), "stream", task.GetId(), "error", err)
+		return
 	}
 }
 
