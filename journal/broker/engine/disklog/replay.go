@@ -70,6 +70,7 @@ func (r *replay) specs(revision int64, changes []specChange, seq uint64) error {
 			if j := r.byID[c.journal]; j != nil {
 				requests = append(requests, &protocol.ApplyRequest_Change{Delete: string(j.name), ExpectModRevision: -1})
 				delete(r.byID, j.id)
+				delete(l.dirty, j)
 				delete(l.journals, j.name)
 			}
 			continue

@@ -1,0 +1,146 @@
+// Package broker serves journals: the Journal service of package protocol, on an engine that orders and keeps.
+//
+//	b, err := broker.New(ctx, broker.Config{Engine: e, ID: id, Endpoint: endpoint})
+//	protocol.RegisterJournalServer(grpcServer, b)
+//	…
+//	err = b.Close(ctx) // ends reads and watches, lets appends finish
+//	grpcServer.GracefulStop()
+//	err = e.Close(ctx)
+//
+// An append that is answered with OK is as durable as its engine promises, and readers see nothing that is not. An append is
+// received whole before it competes with others, in memory if it is small and staged by the engine if not, so a client that
+// stalls holds nobody. A reader that waits costs its goroutine and nothing else: no timer, no buffer, no open file.
+//
+// The broker keeps nothing of its own: several may serve the same journals if their engine is a shared one.
+// All methods are safe for concurrent use.
+package broker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/broker/engine"
+	"github.com/daybook-dev/daybook/journal/protocol"
+)
+
+// Config is what a broker is made of.
+type Config struct {
+	// Engine orders and keeps. It stays the caller's, who closes it after the broker.
+	Engine engine.Engine
+	// ID is the broker's identity: its zone, and a suffix that is unique within it.
+	ID *protocol.ProcessSpec_ID
+	// Endpoint is where clients reach the broker.
+	Endpoint protocol.Endpoint
+	// Logger takes reports; nil drops them.
+	Logger *slog.Logger
+	// Registerer takes metrics; nil drops them.
+	Registerer prometheus.Registerer
+}
+
+// Broker implements protocol.JournalServer. It is made by New.
+type Broker struct {
+	protocol.UnimplementedJournalServer
+
+	engine  engine.Engine
+	self    *protocol.ProcessSpec_ID
+	route   *protocol.Route
+	logger  *slog.Logger
+	metrics *metrics
+	buffers bufferPool
+
+	// closing is closed first: reads and watches end, appends do not begin.
+	closing   chan struct{}
+	closeOnce sync.Once
+
+	mu      sync.Mutex // guards the beginning of calls against Close
+	calls   sync.WaitGroup
+	stopped bool
+}
+
+var _ protocol.JournalServer = (*Broker)(nil)
+
+// errClosing is the answer to calls that come too late.
+var errClosing = fault.New(fault.Transient, "the broker is shutting down")
+
+// New returns a broker that is ready to serve.
+func New(_ context.Context, c Config) (*Broker, error) {
+	member := &protocol.ProcessSpec{Id: c.ID, Endpoint: string(c.Endpoint)}
+	if err := member.Validate(); err != nil {
+		return nil, fmt.Errorf("configure broker: %w", err)
+	}
+	if c.Engine == nil {
+		return nil, fault.New(fault.Invalid, "configure broker: an engine is required")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Broker{
+		engine: c.Engine,
+		self:   c.ID,
+		// The broker serves every journal, so that clients have no need to look for another.
+		route: &protocol.Route{
+			Members:   []*protocol.ProcessSpec_ID{c.ID},
+			Primary:   0,
+			Endpoints: []string{string(c.Endpoint)},
+		},
+		logger:  c.Logger,
+		metrics: newMetrics(c.Registerer),
+		closing: make(chan struct{}),
+	}, nil
+}
+
+// Ready returns why appends are not possible, or nil.
+func (b *Broker) Ready() error {
+	select {
+	case <-b.closing:
+		return errClosing
+	default:
+		return b.engine.Ready()
+	}
+}
+
+// Trim drops the content of a journal below an offset that nobody will read any more, in whole fragments.
+func (b *Broker) Trim(ctx context.Context, journal protocol.Journal, below protocol.Offset) error {
+	done, err := b.begin()
+	if err != nil {
+		return err
+	}
+	defer done()
+	return b.engine.Trim(ctx, journal.StripMeta(), below)
+}
+
+// begin notes that a call has begun, for which Close waits until done.
+func (b *Broker) begin() (done func(), err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stopped {
+		return nil, errClosing
+	}
+	b.calls.Add(1)
+	return b.calls.Done, nil
+}
+
+// Close ends reads and watches, refuses what is new, and waits for the appends that are under way. If the context ends first,
+// the caller stops the server, which cuts them off, and calls Close again before it closes the engine.
+func (b *Broker) Close(ctx context.Context) error {
+	b.mu.Lock()
+	b.stopped = true
+	b.mu.Unlock()
+	b.closeOnce.Do(func() { close(b.closing) })
+	idle := make(chan struct{})
+	go func() {
+		b.calls.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close broker: appends are still under way: %w", context.Cause(ctx))
+	}
+}

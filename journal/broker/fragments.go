@@ -1,0 +1,81 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"google.golang.org/grpc"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/broker/engine"
+	"github.com/daybook-dev/daybook/journal/protocol"
+)
+
+// defaultPage is the most fragments of a page whose request does not say.
+const defaultPage = 1000
+
+// ListFragments lists the fragments of a journal (spec protocol 10.7).
+func (b *Broker) ListFragments(ctx context.Context, req *protocol.FragmentsRequest) (resp *protocol.FragmentsResponse, err error) {
+	done, err := b.begin()
+	if err != nil {
+		return nil, fault.GRPC(err)
+	}
+	defer done()
+	defer b.metrics.call("ListFragments", func() string { return resp.GetStatus().String() })(&err)
+
+	if err := req.Validate(); err != nil {
+		return nil, fault.GRPC(err)
+	}
+	resolved, err := b.resolve(ctx, req.GetJournal(), req.GetHeader(), 0)
+	if err != nil {
+		return nil, fault.GRPC(err)
+	}
+	resp = &protocol.FragmentsResponse{Status: resolved.readable(), Header: resolved.header}
+	if resp.GetStatus() != protocol.Status_OK {
+		return resp, nil
+	}
+	state, err := b.engine.Load(ctx, resolved.journal)
+	if fault.Is(err, fault.NotFound) {
+		resp.Status = protocol.Status_JOURNAL_NOT_FOUND
+		return resp, nil
+	}
+	if err != nil {
+		return nil, fault.GRPC(err)
+	}
+	listFragments(resp, resolved.journal, &state, req)
+	return resp, nil
+}
+
+// listFragments fills a page. Fragments that are not stored have no modification time: they match unless the request
+// sets an upper bound for it.
+func listFragments(resp *protocol.FragmentsResponse, journal protocol.Journal, state *engine.State, req *protocol.FragmentsRequest) {
+	if req.GetEndModTime() != 0 {
+		return
+	}
+	all := slices.Clone(state.Finished)
+	if state.Open.Len() > 0 {
+		all = append(all, state.Open)
+	}
+	from, _ := slices.BinarySearchFunc(all, protocol.Offset(req.GetNextPageToken()), func(f engine.Fragment, begin protocol.Offset) int {
+		return cmp.Compare(f.Begin, begin)
+	})
+	all = all[from:]
+	if limit := int(cmp.Or(req.GetPageLimit(), defaultPage)); len(all) > limit {
+		resp.NextPageToken = int64(all[limit].Begin)
+		all = all[:limit]
+	}
+	for _, f := range all {
+		resp.Fragments = append(resp.Fragments, &protocol.FragmentsResponse_XFragment{Spec: fragmentOf(journal, f)})
+	}
+}
+
+// Replicate is for the peers of a broker that replicates by itself. This one leaves that to its engine.
+func (b *Broker) Replicate(grpc.BidiStreamingServer[protocol.ReplicateRequest, protocol.ReplicateResponse]) error {
+	return fault.GRPC(fault.New(fault.Unimplemented, "this broker has no peers: its engine keeps content safe"))
+}
+
+// FragmentStoreHealth is about stores, of which this broker has none.
+func (b *Broker) FragmentStoreHealth(context.Context, *protocol.FragmentStoreHealthRequest) (*protocol.FragmentStoreHealthResponse, error) {
+	return nil, fault.GRPC(fault.New(fault.Unimplemented, "this broker has no fragment stores"))
+}

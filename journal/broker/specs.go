@@ -1,0 +1,183 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/broker/engine"
+	"github.com/daybook-dev/daybook/journal/protocol"
+)
+
+const (
+	// listChunk is the most journals in one message of a snapshot.
+	listChunk = 25
+	// watchDelay is how long a watch waits for more changes after one, so that a burst of them makes one snapshot.
+	watchDelay = 30 * time.Millisecond
+)
+
+// Apply changes specs: all, or none (spec protocol 10.3).
+func (b *Broker) Apply(ctx context.Context, req *protocol.ApplyRequest) (resp *protocol.ApplyResponse, err error) {
+	done, err := b.begin()
+	if err != nil {
+		return nil, fault.GRPC(err)
+	}
+	defer done()
+	defer b.metrics.call("Apply", func() string { return resp.GetStatus().String() })(&err)
+
+	if err := req.Validate(); err != nil {
+		return nil, fault.GRPC(err)
+	}
+	seen := make(map[string]bool, len(req.GetChanges()))
+	for _, c := range req.GetChanges() {
+		name := cmp.Or(c.GetUpsert().GetName(), c.GetDelete())
+		if seen[name] {
+			return nil, fault.GRPC(fault.New(fault.Invalid, "apply specs: journal %s is changed twice", name))
+		}
+		seen[name] = true
+	}
+	status := protocol.Status_OK
+	switch _, err := b.engine.Apply(ctx, req.GetChanges()); {
+	case errors.Is(err, engine.ErrRevision):
+		status = protocol.Status_ETCD_TRANSACTION_FAILED
+	case err != nil:
+		return nil, fault.GRPC(err)
+	}
+	return &protocol.ApplyResponse{Status: status, Header: b.header(b.engine.Specs(), protocol.NewRoute())}, nil
+}
+
+// List sends a snapshot of the journals that the selector selects, and with watch another after each change of them (spec
+// protocol 10.2).
+func (b *Broker) List(req *protocol.ListRequest, stream grpc.ServerStreamingServer[protocol.ListResponse]) (err error) {
+	done, err := b.begin()
+	if err != nil {
+		return fault.GRPC(err)
+	}
+	defer done()
+	defer b.metrics.call("List", protocol.Status_OK.String)(&err)
+
+	if err := req.Validate(); err != nil {
+		return fault.GRPC(err)
+	}
+	ctx, cancel := b.untilClosing(stream.Context())
+	defer cancel()
+	selector := withoutLegacyPrefix(req.GetSelector())
+	specs := b.engine.Specs()
+	// A resumption from a broker whose revisions are not ours tells nothing.
+	if resume := req.GetWatchResume().GetEtcd(); resume.GetClusterId() == b.engine.Identity().Cluster {
+		if specs, err = b.engine.AwaitSpecs(ctx, resume.GetRevision()); err != nil {
+			return nil
+		}
+	}
+	selected := selectSpecs(specs, selector)
+	for {
+		if err := b.sendSnapshot(stream, specs, selected, req.GetWatch()); err != nil || !req.GetWatch() {
+			return err
+		}
+		for last := selected; equalSpecs(selected, last); selected = selectSpecs(specs, selector) {
+			if specs, err = b.awaitBurst(ctx, specs.Revision); err != nil {
+				return nil // a watch has no other end
+			}
+		}
+	}
+}
+
+// untilClosing returns a context that ends with the broker too.
+func (b *Broker) untilClosing(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-b.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		cancel()
+		<-ended
+	}
+}
+
+// awaitBurst returns the specs after a change, and after those that follow at once.
+func (b *Broker) awaitBurst(ctx context.Context, after int64) (*engine.Specs, error) {
+	if _, err := b.engine.AwaitSpecs(ctx, after); err != nil {
+		return nil, err
+	}
+	select {
+	case <-time.After(watchDelay):
+		return b.engine.Specs(), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// sendSnapshot sends the messages of a snapshot, and with watch the empty one that ends it.
+func (b *Broker) sendSnapshot(stream grpc.ServerStreamingServer[protocol.ListResponse], specs *engine.Specs, selected []*engine.Spec, watch bool) error {
+	resp := &protocol.ListResponse{Header: b.header(specs, protocol.NewRoute())}
+	for chunk := range slices.Chunk(selected, listChunk) {
+		for _, s := range chunk {
+			resp.Journals = append(resp.Journals, &protocol.ListResponse_Journal{
+				Spec: s.JournalSpec, ModRevision: s.Modified, CreateRevision: s.Created, Route: b.route,
+			})
+		}
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+		resp = new(protocol.ListResponse)
+	}
+	if len(selected) == 0 || watch {
+		// Without journals it is the one message that is due anyway; then the marker follows.
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+	}
+	if len(selected) == 0 && watch {
+		return stream.Send(new(protocol.ListResponse))
+	}
+	return nil
+}
+
+func selectSpecs(specs *engine.Specs, selector *protocol.LabelSelector) []*engine.Spec {
+	var out []*engine.Spec
+	for _, s := range specs.All {
+		if selector.Matches(s.LabelSetForMatching()) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// equalSpecs reports whether two selections are the same specs at the same revisions.
+func equalSpecs(x, y []*engine.Spec) bool {
+	return slices.EqualFunc(x, y, func(x, y *engine.Spec) bool {
+		return x.GetName() == y.GetName() && x.Modified == y.Modified
+	})
+}
+
+// withoutLegacyPrefix returns the selector with each label prefix=V as the label name:prefix=V that it means.
+func withoutLegacyPrefix(s *protocol.LabelSelector) *protocol.LabelSelector {
+	rewrite := func(set *protocol.LabelSet) *protocol.LabelSet {
+		if len(set.ValuesOf(protocol.LabelPrefix)) == 0 {
+			return set
+		}
+		out := &protocol.LabelSet{}
+		for _, l := range set.GetLabels() {
+			if l.GetName() == protocol.LabelPrefix {
+				l = &protocol.Label{Name: protocol.LabelName, Value: l.GetValue(), Prefix: true}
+			}
+			out.Labels = append(out.Labels, l)
+		}
+		slices.SortStableFunc(out.Labels, func(x, y *protocol.Label) int {
+			return cmp.Or(cmp.Compare(x.GetName(), y.GetName()), cmp.Compare(x.GetValue(), y.GetValue()))
+		})
+		return out
+	}
+	return &protocol.LabelSelector{Include: rewrite(s.GetInclude()), Exclude: rewrite(s.GetExclude())}
+}
