@@ -1,0 +1,122 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"github.com/daybook-dev/daybook/api/daybookv1"
+	"github.com/daybook-dev/daybook/internal/fault"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// server answers with what its path says.
+type server struct {
+	daybookv1.UnimplementedLogsServer
+}
+
+func (server) GetStream(_ context.Context, r *daybookv1.GetStreamRequest) (*daybookv1.Stream, error) {
+	if r.GetPath() == "large" {
+		return &daybookv1.Stream{Path: strings.Repeat("x", 20<<20)}, nil
+	}
+	return nil, fault.GRPC(fault.New(fault.Exists, "no"))
+}
+
+func (server) Follow(r *daybookv1.FollowRequest, s grpc.ServerStreamingServer[daybookv1.FollowResponse]) error {
+	if err := s.Send(&daybookv1.FollowResponse{}); err != nil {
+		return err
+	}
+	if r.GetPath() == "end" {
+		return nil
+	}
+	return fault.GRPC(fault.New(fault.DataLoss, "torn"))
+}
+
+// serve serves on an address until stop is called.
+func serve(t *testing.T, addr string) (at string, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer(ServerOptions()...)
+	daybookv1.RegisterLogsServer(s, server{})
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.Serve(l) })
+	return l.Addr().String(), func() {
+		s.Stop()
+		wg.Wait()
+	}
+}
+
+func dial(t *testing.T, addr string) daybookv1.LogsClient {
+	t.Helper()
+	conn, err := Dial(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return daybookv1.NewLogsClient(conn)
+}
+
+func TestErrorsHaveKinds(t *testing.T) {
+	addr, stop := serve(t, "127.0.0.1:0")
+	defer stop()
+	c := dial(t, addr)
+	if _, err := c.GetStream(t.Context(), &daybookv1.GetStreamRequest{}); !fault.Is(err, fault.Exists) || err.Error() != "no" {
+		t.Errorf("unary: %v", err)
+	}
+	if s, err := c.GetStream(t.Context(), &daybookv1.GetStreamRequest{Path: "large"}); err != nil || len(s.GetPath()) != 20<<20 {
+		t.Errorf("large response: %v", err)
+	}
+	for path, want := range map[string]func(error) bool{
+		"end":  func(err error) bool { return errors.Is(err, io.EOF) },
+		"torn": func(err error) bool { return fault.Is(err, fault.DataLoss) },
+	} {
+		s, err := c.Follow(t.Context(), &daybookv1.FollowRequest{Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.Recv(); !want(err) {
+			t.Errorf("stream %s: %v", path, err)
+		}
+	}
+}
+
+// A client comes back soon after its server does, however long it was away.
+func TestReconnect(t *testing.T) {
+	addr, stop := serve(t, "127.0.0.1:0")
+	c := dial(t, addr)
+	call := func(opts ...grpc.CallOption) error {
+		_, err := c.GetStream(t.Context(), &daybookv1.GetStreamRequest{}, opts...)
+		return err
+	}
+	if err := call(); !fault.Is(err, fault.Exists) {
+		t.Fatal(err)
+	}
+	stop()
+	if err := call(); !fault.IsTransient(err) {
+		t.Errorf("without a server: %v", err)
+	}
+	_, stop = serve(t, addr)
+	defer stop()
+	begin := time.Now()
+	if err := call(grpc.WaitForReady(true)); !fault.Is(err, fault.Exists) {
+		t.Error(err)
+	}
+	if d := time.Since(begin); d > 2*time.Second {
+		t.Errorf("came back after %v", d)
+	}
+}
