@@ -145,8 +145,13 @@ func IsTransient(err error) bool {
 		return true
 	case Internal:
 		// A server that failed in a way nobody foresaw may do better next time. A local error of no kind will not.
+		var remote *remoteError
+		if errors.As(err, &remote) {
+			return true
+		}
+		var e *Error
 		var s interface{ GRPCStatus() *status.Status }
-		return errors.As(err, &s)
+		return !errors.As(err, &e) && errors.As(err, &s)
 	}
 	return false
 }

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+type completionCmd struct {
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+}
+
+func (c *completionCmd) Help() string {
+	return "Put this into the start-up file of your shell:\n\n  bash:  source <(daybook completion bash)\n  zsh:   source <(daybook completion zsh)\n  fish:  daybook completion fish | source"
+}
+
+func (c *completionCmd) Run(e *env) error {
+	var b strings.Builder
+	switch c.Shell {
+	case "bash", "zsh":
+		if c.Shell == "zsh" {
+			b.WriteString("autoload -U +X bashcompinit && bashcompinit\n")
+		}
+		b.WriteString("_daybook() {\n  local cur=${COMP_WORDS[COMP_CWORD]} words\n  if [ \"$COMP_CWORD\" -eq 1 ]; then\n")
+		fmt.Fprintf(&b, "    words=%q\n  else\n    case ${COMP_WORDS[1]} in\n", strings.Join(commands(e.model), " "))
+		for _, n := range e.model.Children {
+			fmt.Fprintf(&b, "      %s) words=%q ;;\n", n.Name, strings.Join(flags(e.model, n), " "))
+		}
+		b.WriteString(`    esac
+    # The words of the command that is run complete as they do without us.
+    if [ "${COMP_WORDS[1]}" = run ] && [[ $cur != -* ]]; then
+      COMPREPLY=($(compgen -c -f -- "$cur"))
+      return
+    fi
+    # The paths of streams are asked of the server.
+    case ${COMP_WORDS[1]} in
+      cat|tail|ls) [[ $cur == -* ]] || words=$(daybook ls --paths 2>/dev/null) ;;
+    esac
+  fi
+  COMPREPLY=($(compgen -W "$words" -- "$cur"))
+}
+complete -F _daybook daybook
+`)
+	case "fish":
+		b.WriteString("complete -c daybook -f\n")
+		for _, n := range e.model.Children {
+			fmt.Fprintf(&b, "complete -c daybook -n __fish_use_subcommand -a %s -d %s\n", n.Name, quoteFish(n.Help))
+			for _, f := range append(append([]*kong.Flag{}, e.model.Flags...), n.Flags...) {
+				fmt.Fprintf(&b, "complete -c daybook -n '__fish_seen_subcommand_from %s' -l %s -d %s\n", n.Name, f.Name, quoteFish(f.Help))
+			}
+		}
+		b.WriteString("complete -c daybook -n '__fish_seen_subcommand_from cat tail ls' -a '(daybook ls --paths 2>/dev/null)'\n")
+		b.WriteString("complete -c daybook -n '__fish_seen_subcommand_from run' -a '(__fish_complete_subcommand --fcs-skip=2)'\n")
+	}
+	_, err := e.stdout.WriteString(b.String())
+	return err
+}
+
+func commands(m *kong.Application) []string {
+	var out []string
+	for _, n := range m.Children {
+		out = append(out, n.Name)
+	}
+	return out
+}
+
+func flags(m *kong.Application, n *kong.Node) []string {
+	var out []string
+	for _, f := range append(append([]*kong.Flag{}, m.Flags...), n.Flags...) {
+		out = append(out, "--"+f.Name)
+	}
+	return out
+}
+
+func quoteFish(s string) string { return "'" + strings.ReplaceAll(s, "'", `\'`) + "'" }

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+
+	"google.golang.org/grpc"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+)
+
+// panicsAreErrors keeps a defect in one call from taking the process, and with it everybody's calls, down.
+func panicsAreErrors(log *slog.Logger) []grpc.ServerOption {
+	caught := func(method string, err *error) {
+		if r := recover(); r != nil {
+			log.Error("panic in a call", "method", method, "panic", r, "stack", string(debug.Stack()))
+			*err = fault.GRPC(fault.New(fault.Internal, "%s failed because of a defect; the server's log has the details", method))
+		}
+	}
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (_ any, err error) {
+			defer caught(info.FullMethod, &err)
+			return handler(ctx, req)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+			defer caught(info.FullMethod, &err)
+			return handler(srv, ss)
+		}),
+	}
+}

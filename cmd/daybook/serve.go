@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/daybook-dev/daybook/internal/datadir"
+	"github.com/daybook-dev/daybook/internal/fault"
+)
+
+// shutdownLimit bounds an ordered shutdown; what is not done then is done after the next start.
+const shutdownLimit = 15 * time.Second
+
+type serveCmd struct {
+	dataFlags
+	Listen string `help:"Address to listen on; port 0 is any free one." default:"${listen}" placeholder:"HOST:PORT"`
+}
+
+func (c *serveCmd) Help() string {
+	return "Serves gRPC, JSON and pages on one port. SIGTERM and SIGINT shut it down in order; what was acknowledged is safe whatever happens."
+}
+
+func (c *serveCmd) Run(e *env) error {
+	if err := loopbackOnly(c.Listen); err != nil {
+		return err
+	}
+	dir, err := c.open()
+	if err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(e.ctx, 2*shutdownLimit)
+	defer cancel()
+	hold, err := dir.Succeed(wait, askToGiveWay)
+	if err != nil {
+		return err
+	}
+	sys, err := openAndAnnounce(e.ctx, dir, hold, c.Listen, datadir.Server, e.log)
+	if err != nil {
+		return errors.Join(err, hold.Release())
+	}
+	fmt.Fprintf(e.stdout, "daybook: serving on http://%s\n", sys.Address())
+	resume := resumeSpools(e.ctx, dir, sys.Conn(), e.log)
+
+	select {
+	case <-e.ctx.Done():
+	case <-sys.Done():
+	}
+	failure := sys.Err()
+	resume()
+	end, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+	defer cancel()
+	return errors.Join(failure, sys.Close(end), hold.Release())
+}
+
+// loopbackOnly refuses to serve without authentication where others can reach us.
+func loopbackOnly(listen string) error {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fault.New(fault.Invalid, "--listen %q: %w; give HOST:PORT", listen, err)
+	}
+	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return fault.New(fault.Invalid, "--listen %q: only loopback can be served, since callers are not authenticated; use 127.0.0.1 or [::1] and a tunnel", listen)
+}
+
+// askToGiveWay asks a command that holds the directory to hand it over.
+func askToGiveWay(ctx context.Context, who datadir.Holder) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+who.Address+"/handover", nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+who.Token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusAccepted {
+		return fmt.Errorf("hand over: %s", resp.Status)
+	}
+	return nil
+}
