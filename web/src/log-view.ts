@@ -17,6 +17,9 @@ const limits = { tail: 2_000, pending: 4_000, window: 20_000, earlier: 2_000, ch
 /** How many times as long as it took to show lines the page waits before it shows more: there must be time to take them in. */
 const rest = 3;
 
+/** How long the page waits, in milliseconds, before it asks again for what could not be loaded. */
+const retryDelay = 2_000;
+
 /** How near to an end of the window, in pixels, the reader comes before more is loaded. */
 const margin = 1_500;
 
@@ -284,7 +287,11 @@ export class LogView {
       this.chunks.push(chunk);
       this.scroller.append(chunk.element);
     }
+    const { rows, chars } = chunk;
+    const before = rows.length;
     this.fill(chunk, batch);
+    this.rowCount += rows.length - before;
+    this.charCount += chunk.chars - chars;
     this.next = next;
     this.atStart ||= this.firstLine === 1;
   }
@@ -292,10 +299,10 @@ export class LogView {
   /** fill adds a batch to a chunk, whose last row may have been incomplete. */
   private fill(chunk: Chunk, batch: Batch): void {
     const { rows, element } = chunk;
-    const [countBefore, charsBefore] = [rows.length, chunk.chars];
+    const before = rows.length;
     const changed = addRows(rows, batch);
     let style = chunk.after;
-    if (changed < countBefore) {
+    if (changed < before) {
       element.lastElementChild?.remove();
       style = chunk.before;
     }
@@ -314,8 +321,6 @@ export class LogView {
     chunk.after = style;
     element.append(fresh);
     chunk.chars = rows.reduce((sum, row) => sum + (row.kind === "line" ? row.text.length : 0), 0);
-    this.rowCount += rows.length - countBefore;
-    this.charCount += chunk.chars - charsBefore;
   }
 
   private evictFirst(): void {
@@ -358,9 +363,15 @@ export class LogView {
       this.following = following;
       this.notify.changed();
     }
-    if (scrollTop < margin) void this.loadEarlier();
-    if (below < margin && !this.state.atEnd) void this.loadLater();
+    this.loadNear();
   };
+
+  /** loadNear loads more when the reader is near an end of the window. */
+  private loadNear(): void {
+    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    if (scrollTop < margin) void this.loadEarlier();
+    if (scrollHeight - scrollTop - clientHeight < margin && !this.state.atEnd) void this.loadLater();
+  }
 
   /** jump begins the window anew at a place that is not the end. */
   private async jump(start: Start): Promise<void> {
@@ -375,7 +386,9 @@ export class LogView {
 
   private loadLater(): Promise<void> {
     return this.load(async (signal) => {
-      const page = await getEntries(this.project, this.path, { index: this.next }, signal);
+      const from = this.next;
+      const page = await getEntries(this.project, this.path, { index: from }, signal);
+      if (this.source || this.next !== from) return;
       this.appendPage(page);
       const before = this.scroller.scrollHeight;
       this.evictFirst();
@@ -398,17 +411,11 @@ export class LogView {
       // As many lines as are a reasonable answer, if these are as long as those that are here.
       const perLine = this.charCount / this.rowCount + 20;
       const lines = Math.min(limits.earlier, Math.max(20, Math.floor((1 << 20) / perLine)));
-      let start: Start = { line: Math.max(1, until - lines) };
-      let chunk: Chunk | undefined;
-      for (;;) {
-        const page: EntriesPage = await getEntries(this.project, this.path, { ...start, until }, signal);
-        chunk ??= this.newChunk(page.first);
-        this.fill(chunk, page);
-        const full = page.e.at(-1);
-        if (page.end || !full || (full.n ?? 0) + (full.l?.length ?? 0) >= until) break;
-        start = { index: page.next };
-      }
+      const chunk = await this.readEarlier({ line: Math.max(1, until - lines) }, until, signal);
+      if (this.firstLine !== until) return; // the window has moved on
       const before = this.scroller.scrollHeight;
+      this.rowCount += chunk.rows.length;
+      this.charCount += chunk.chars;
       this.chunks.unshift(chunk);
       this.scroller.prepend(chunk.element);
       this.scroller.scrollTop += this.scroller.scrollHeight - before;
@@ -418,21 +425,41 @@ export class LogView {
     });
   }
 
-  /** load runs one request for the window at a time. */
+  /** readEarlier returns the lines before until as a chunk, in as many pages as the server makes of them. */
+  private async readEarlier(start: Start, until: number, signal: AbortSignal): Promise<Chunk> {
+    let chunk: Chunk | undefined;
+    for (;;) {
+      const page = await getEntries(this.project, this.path, { ...start, until }, signal);
+      chunk ??= this.newChunk(page.first);
+      this.fill(chunk, page);
+      const last = page.e.at(-1);
+      if (page.end || !last || (last.n ?? 0) + (last.l?.length ?? 0) >= until) return chunk;
+      start = { index: page.next };
+    }
+  }
+
+  /** load runs one request for the window at a time, until it succeeds or cannot. */
   private async load(request: (signal: AbortSignal) => Promise<void>): Promise<void> {
     if (this.loading) return;
     this.loading = true;
     const { signal } = this.abort;
-    try {
-      await request(signal);
-      this.error = undefined;
-    } catch (e) {
-      if (signal.aborted) return;
-      if (!(e instanceof ApiError)) throw e;
-      this.error = e;
-    } finally {
-      if (!signal.aborted) this.loading = false;
-      this.notify.changed();
+    for (let more = true; more; ) {
+      try {
+        await request(signal);
+        this.error = undefined;
+        more = false;
+      } catch (e) {
+        if (signal.aborted) return;
+        if (!(e instanceof ApiError)) throw e;
+        this.error = e;
+        this.notify.changed();
+        more = e.temporary;
+        if (more) await new Promise((resolve) => setTimeout(resolve, retryDelay));
+        if (signal.aborted) return;
+      }
     }
+    this.loading = false;
+    this.notify.changed();
+    if (!this.error) this.loadNear();
   }
 }

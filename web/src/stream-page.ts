@@ -138,7 +138,8 @@ export class StreamPage extends Page {
       </div>
       ${this.notices()}
       ${s && text
-        ? html`<main
+        ? html`<main class="pane">
+            <div
               class="log ${this.wrap ? "wrap" : ""} ${this.times ? "times" : ""}"
               tabindex="0"
               role="log"
@@ -146,10 +147,11 @@ export class StreamPage extends Page {
               aria-label="Lines of ${this.name}"
               @click=${this.clicked}
               @mouseover=${this.hovered}
-            ></main>
+            ></div>
             ${this.view && !this.view.following && (s.state === "OPEN" || !this.view.atEnd)
               ? html`<button class="jump" @click=${() => this.log?.follow()}>${s.state === "OPEN" ? "Follow" : "To the end"} ↓</button>`
-              : nothing}`
+              : nothing}
+          </main>`
         : nothing}
       ${s && !text ? this.binary(s) : nothing}
     </div>`;
