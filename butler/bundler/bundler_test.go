@@ -428,9 +428,9 @@ func TestFlood(t *testing.T) {
 	for _, typ := range []logpb.StreamType{logpb.StreamType_TEXT, logpb.StreamType_DATAGRAM} {
 		b := New(Config{MaxSize: 1 << 20, Delay: time.Hour})
 		s := register(t, b, "s", typ)
-		data := make([]byte, 1_000_000)
+		data := make([]byte, 200_000)
 		if typ == logpb.StreamType_TEXT {
-			data = bytes.Repeat([]byte{'\n'}, 3_000_000)
+			data = bytes.Repeat([]byte{'\n'}, 1_000_000)
 		}
 		go func() {
 			if err := feed(t.Context(), s, data, func() int { return 1 << 20 }); err != nil {
@@ -557,6 +557,83 @@ func TestOrder(t *testing.T) {
 			t.Fatal(got)
 		}
 	})
+}
+
+// TestIdleStreams has a busy stream beside idle ones, which cost nothing but their small buffers.
+func TestIdleStreams(t *testing.T) {
+	b := New(Config{Delay: time.Hour})
+	const idle = 1000
+	for i := range idle {
+		s := register(t, b, fmt.Sprintf("idle%d", i), logpb.StreamType_TEXT)
+		if _, err := s.Buffer(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+	}
+	if b.mem.used != idle*minBlock {
+		t.Errorf("%d bytes for %d idle streams", b.mem.used, idle)
+	}
+	s := register(t, b, "busy", logpb.StreamType_TEXT)
+	go func() {
+		if err := feed(t.Context(), s, bytes.Repeat([]byte("some line\n"), 2_000_000), func() int { return 1 << 20 }); err != nil {
+			t.Error(err)
+		}
+	}()
+	sum := 0
+	for sum < 20_000_000 {
+		u := next(t, b)
+		for _, e := range u.Proto.GetEntries() {
+			for _, l := range e.GetLogs() {
+				sum += 10 * len(l.GetText().GetLines())
+			}
+		}
+		u.Release()
+		b.mu.Lock()
+		if len(b.due)+len(b.freshList) > 2 {
+			t.Errorf("%d streams are due, %d have news", len(b.due), len(b.freshList))
+		}
+		b.mu.Unlock()
+	}
+}
+
+// TestManyBusyStreams has more streams than memory for large buffers: all get through within the limit.
+func TestManyBusyStreams(t *testing.T) {
+	const memory = 4 << 20
+	b := New(Config{Memory: memory, Delay: 50 * time.Millisecond, MaxSize: 1 << 20})
+	data := bytes.Repeat([]byte("a line that is neither long nor short\n"), 1000)
+	var producers sync.WaitGroup
+	const streams = 1000
+	for i := range streams {
+		s := register(t, b, fmt.Sprintf("s%d", i), logpb.StreamType_TEXT)
+		producers.Go(func() {
+			if err := feed(t.Context(), s, data, func() int { return 10_000 }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	go func() {
+		producers.Wait()
+		b.Flush()
+	}()
+	total, peak := 0, 0
+	bundles(t, b, func(u *Bundle) {
+		for _, e := range u.Proto.GetEntries() {
+			for _, l := range e.GetLogs() {
+				for _, line := range l.GetText().GetLines() {
+					total += len(line.GetValue()) + len(line.GetDelimiter())
+				}
+			}
+		}
+		b.mem.mu.Lock()
+		peak = max(peak, b.mem.used)
+		b.mem.mu.Unlock()
+	})
+	if total != streams*len(data) {
+		t.Errorf("%d bytes", total)
+	}
+	if peak > memory+2*streams*minBlock {
+		t.Errorf("peak of %d bytes of blocks", peak)
+	}
 }
 
 func TestFutureTimestamp(t *testing.T) {

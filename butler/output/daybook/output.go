@@ -14,7 +14,8 @@
 //	streams      which streams are open, and the last index that may have been sent of each
 //	appends/     the bundles, in the files of package journal/client
 //
-// It holds everything that SendBundle accepted when the process dies, but not what the operating system loses with the machine.
+// It holds everything that SendBundle accepted when the process dies, but not what the operating system loses with the machine. The
+// format's page is docs/formats/butler-spool.md.
 //
 // An Output is safe for concurrent use.
 package daybook

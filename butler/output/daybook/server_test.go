@@ -47,6 +47,7 @@ type server struct {
 	refuse   error // of registrations
 	deny     bool  // appends
 	other    bool  // another secret than the wished one
+	discard  bool  // the content of appends
 	journal  string
 	journals map[string][]byte
 	prefixes map[string]*logdog.RegisterPrefixRequest
@@ -125,7 +126,9 @@ func (s *server) Append(stream protocol.Journal_AppendServer) error {
 		return stream.SendAndClose(resp)
 	}
 	begin := int64(len(s.journals[open.GetJournal()]))
-	s.journals[open.GetJournal()] = append(s.journals[open.GetJournal()], content...)
+	if !s.discard {
+		s.journals[open.GetJournal()] = append(s.journals[open.GetJournal()], content...)
+	}
 	resp.Commit = &protocol.Fragment{
 		Journal: open.GetJournal(), Begin: begin, End: begin + int64(len(content)),
 		Sum: protocol.SHA1SumOf(content), CompressionCodec: protocol.CompressionCodec_NONE,
@@ -194,7 +197,7 @@ func (s *server) received(t *testing.T) *memory.Output {
 }
 
 // listen serves on a socket until the test ends.
-func (s *server) listen(t *testing.T) (network, address string) {
+func (s *server) listen(t testing.TB) (network, address string) {
 	t.Helper()
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
@@ -223,7 +226,7 @@ func clients(address string) (protocol.RoutedJournalClient, logdog.RegistrationC
 }
 
 // config returns a Config of a server, with a spool below the returned root.
-func config(t *testing.T, s *server) (c Config, root string) {
+func config(t testing.TB, s *server) (c Config, root string) {
 	t.Helper()
 	_, address := s.listen(t)
 	rjc, reg, conn, err := clients(address)

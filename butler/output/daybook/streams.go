@@ -13,22 +13,10 @@ import (
 	"github.com/daybook-dev/daybook/logs/logpb"
 )
 
-// The file of streams tells another process which streams have to be terminated, and at which index: a terminal index must not
-// be lower than that of any entry that was sent. So entries are noted before they are sent, and an end after it was. The file is a
-// sequence of records:
-//
-//	uvarint  length of the payload
-//	payload  any number of items
-//	uint32   CRC-32C of the payload, little-endian
-//
-// and an item is one of
-//
-//	1, uvarint number, uvarint length, descriptor   a stream
-//	2, uvarint number, uvarint next                 entries below index next of the stream may have been sent
-//	3, uvarint number                               the end of the stream was sent
-//
-// A record that is cut off or damaged was not done with when the process died, so nothing of it was sent, and it is dropped. Like
-// the spool, the file survives the death of the process, not of the machine.
+// The file of streams tells another process which streams have to be ended, and at which index: a terminal index must not be
+// lower than that of any entry that was sent. So entries are noted before they are sent, and an end after it was. The bytes are
+// those of docs/formats/butler-spool.md. A record that is cut off was being written when the process died, so nothing of what it
+// tells was sent, and it is dropped.
 const (
 	itemStream byte = iota + 1
 	itemNext
