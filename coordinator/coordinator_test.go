@@ -47,7 +47,7 @@ const (
 
 // house is a Coordinator over real state, with storage and archives in memory.
 type house struct {
-	t        *testing.T
+	t        testing.TB
 	store    state.Store
 	storage  *memory.Storage
 	archives *archives
@@ -56,7 +56,7 @@ type house struct {
 }
 
 // newHouse returns a Coordinator with one registered prefix.
-func newHouse(t *testing.T, change ...func(*coordinator.Config)) *house {
+func newHouse(t testing.TB, change ...func(*coordinator.Config)) *house {
 	t.Helper()
 	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "state.db"))
 	if err != nil {
@@ -165,7 +165,7 @@ func entry(i int) *logpb.LogEntry {
 	}
 }
 
-func put(t *testing.T, s storage.Storage, path types.StreamPath, indices ...int) {
+func put(t testing.TB, s storage.Storage, path types.StreamPath, indices ...int) {
 	t.Helper()
 	for _, i := range indices {
 		b, err := proto.Marshal(entry(i))

@@ -149,8 +149,7 @@ func TestFollowRefusals(t *testing.T) {
 	fail(t.Context(), "closing", follow("stdout"), fault.Transient)
 }
 
-// A long backlog comes in many responses, the first of them small, and whole even when storage gives little at a time and fails
-// now and then.
+// A long backlog comes in many responses, the first of them small, and whole even when storage gives little at a time.
 func TestFollowBacklog(t *testing.T) {
 	h := newHouse(t)
 	_, v1 := h.serve()

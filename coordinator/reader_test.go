@@ -3,8 +3,8 @@ package coordinator_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
@@ -101,25 +101,32 @@ func TestReadFailures(t *testing.T) {
 		return err
 	}
 	for what, call := range map[string]func(string) error{"get": get, "tail": tail} {
-		for path, want := range map[string]codes.Code{
-			prefix + "/+/empty":   codes.OK,
-			prefix + "/+/unknown": codes.NotFound,
-			"unknown/+/stdout":    codes.NotFound,
-			prefix + "/+/gone":    codes.DataLoss,
-			prefix:                codes.InvalidArgument,
-			prefix + "/+/":        codes.InvalidArgument,
-			"":                    codes.InvalidArgument,
+		if err := call(prefix + "/+/empty"); err != nil {
+			t.Errorf("%s of an empty stream: %v", what, err)
+		}
+		for path, want := range map[string]fault.Kind{
+			prefix + "/+/unknown": fault.NotFound,
+			"unknown/+/stdout":    fault.NotFound,
+			prefix + "/+/gone":    fault.DataLoss,
+			prefix:                fault.Invalid,
+			prefix + "/+/":        fault.Invalid,
+			"":                    fault.Invalid,
 		} {
-			err := call(path)
-			if got := fault.KindOf(err); err != nil && want != fault.Wrap(got, err).(*fault.Error).GRPCStatus().Code() || err == nil && want != codes.OK {
-				t.Errorf("%s %q: %v, want %v", what, path, err, want)
+			if err := call(path); !fault.Is(err, want) {
+				t.Errorf("%s %q: %v, want kind %v", what, path, err, want)
 			}
 		}
 		h.storage.SetErr(fault.New(fault.Internal, "disk on fire"))
 		if err := call(prefix + "/+/broken"); !fault.Is(err, fault.Internal) {
 			t.Errorf("%s of a broken storage: %v", what, err)
 		}
-		h.storage.SetErr(nil)
+		// What may pass is waited for.
+		h.storage.SetErr(fault.New(fault.Transient, "disk is busy"))
+		passes := time.AfterFunc(20*time.Millisecond, func() { h.storage.SetErr(nil) })
+		if err := call(prefix + "/+/broken"); err != nil {
+			t.Errorf("%s of a storage that fails for a moment: %v", what, err)
+		}
+		passes.Stop()
 	}
 	if _, err := logs.Get(t.Context(), &logdog.GetRequest{Path: prefix + "/+/empty"}); !fault.Is(err, fault.Invalid) {
 		t.Errorf("no project: %v", err)

@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -37,6 +38,9 @@ const (
 	// readers is the number of connections for queries.
 	readers = 4
 )
+
+// durable makes a commit reach stable storage; on macOS a sync alone does not empty the disk's cache.
+var durable = []string{"journal_mode(WAL)", "synchronous(FULL)", "fullfsync(1)"}
 
 // Store implements state.Store.
 type Store struct {
@@ -81,7 +85,7 @@ func Open(ctx context.Context, path string) (_ *Store, err error) {
 		return nil, err
 	}
 	s := &Store{updates: make(chan *update), closing: make(chan struct{})}
-	if s.write, err = connect(path, "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"); err != nil {
+	if s.write, err = connect(path, slices.Concat(durable, []string{"foreign_keys(1)"})...); err != nil {
 		return nil, err
 	}
 	s.write.SetMaxOpenConns(1)
@@ -115,7 +119,7 @@ func connect(path string, pragmas ...string) (*sql.DB, error) {
 
 // migrate brings the schema forward. A file written by a newer program is refused.
 func migrate(ctx context.Context, path string) error {
-	db, err := connect(path, "journal_mode(WAL)", "synchronous(FULL)")
+	db, err := connect(path, durable...)
 	if err != nil {
 		return err
 	}
