@@ -41,10 +41,10 @@ const (
 
 type runCmd struct {
 	serverFlags
-	Project types.Project    `help:"Project of the streams." default:"local"`
-	Prefix  types.StreamName `help:"Prefix of the streams; must be new. By default user/host/command/time." placeholder:"PREFIX"`
-	PTY     process.Mode     `help:"Give the command a terminal of its own: auto (where ours is one), always, never." enum:"auto,always,never" default:"auto" name:"pty"`
-	Command []string         `arg:"" passthrough:"" help:"The command and its arguments."`
+	Project types.Project `help:"Project of the streams." default:"local"`
+	Prefix  string        `help:"Prefix of the streams; must be new. By default user/host/command/time." placeholder:"PREFIX"`
+	PTY     process.Mode  `help:"Give the command a terminal of its own: auto (where ours is one), always, never." enum:"auto,always,never" default:"auto" name:"pty"`
+	Command []string      `arg:"" passthrough:"" help:"The command and its arguments."`
 }
 
 func (c *runCmd) Help() string {
@@ -64,25 +64,26 @@ func (c *runCmd) Run(e *env) error {
 	if err := c.Project.Validate(); err != nil {
 		return fault.New(fault.Invalid, "--project: %w", err)
 	}
-	if c.Prefix == "" {
+	prefix := types.StreamName(c.Prefix)
+	if prefix == "" {
 		var err error
-		if c.Prefix, err = generatePrefix(args, time.Now()); err != nil {
+		if prefix, err = generatePrefix(args, time.Now()); err != nil {
 			return err
 		}
-	} else if err := c.Prefix.Validate(); err != nil {
+	} else if err := prefix.Validate(); err != nil {
 		return fault.New(fault.Invalid, "--prefix: %w", err)
 	}
 
 	// The signals that end us are the command's while it runs; they must not end the capture.
 	ctx := context.WithoutCancel(e.ctx)
 	p := process.Config{Args: args, PTY: c.PTY, Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr}
-	capture, err := c.openCapture(ctx, e)
+	capture, err := c.openCapture(ctx, e, prefix)
 	if err != nil {
 		fmt.Fprintf(e.stderr, "daybook: the output is not captured: %v\n", err)
 		p.Capture = discard
 		return c.result(process.Run(ctx, p))
 	}
-	fmt.Fprintf(e.stderr, "daybook: %s/logs/%s/%s\n", capture.url, c.Project, c.Prefix.Join("stdout"))
+	fmt.Fprintf(e.stderr, "daybook: %s/logs/%s/%s\n", capture.url, c.Project, prefix.Join("stdout"))
 	p.Capture = capture.add
 	result, err := process.Run(ctx, p)
 
@@ -131,8 +132,8 @@ type capture struct {
 	stopWait context.CancelFunc
 }
 
-func (c *runCmd) openCapture(ctx context.Context, e *env) (_ *capture, err error) {
-	k := &capture{project: c.Project, prefix: c.Prefix, stderr: e.stderr, log: e.log}
+func (c *runCmd) openCapture(ctx context.Context, e *env, prefix types.StreamName) (_ *capture, err error) {
+	k := &capture{project: c.Project, prefix: prefix, stderr: e.stderr, log: e.log}
 	if k.link, err = c.openLink(ctx, e.log); err != nil {
 		return nil, err
 	}
@@ -144,7 +145,7 @@ func (c *runCmd) openCapture(ctx context.Context, e *env) (_ *capture, err error
 	if k.url, err = k.link.URL(ctx); err != nil {
 		return nil, err
 	}
-	base, unique := c.Prefix.Split()
+	base, unique := prefix.Split()
 	_, command := base.Split()
 	if err := os.MkdirAll(spoolRoot(k.link.dir), 0o700); err != nil {
 		return nil, fmt.Errorf("create a spool: %w", err)
@@ -154,14 +155,16 @@ func (c *runCmd) openCapture(ctx context.Context, e *env) (_ *capture, err error
 		return nil, fmt.Errorf("create a spool: %w", err)
 	}
 	k.out, err = daybook.New(ctx, daybook.Config{
-		Project: c.Project, Prefix: c.Prefix,
+		Project: c.Project, Prefix: prefix,
 		Journals:        journalClient(k.link.conn),
 		Registration:    logdog.NewRegistrationClient(k.link.conn),
 		CoordinatorHost: strings.TrimPrefix(k.url, "http://"),
 		SourceInfo:      []string{"daybook run " + versionString()},
 		SpoolDir:        spool,
 		OnProblem: func(err error) {
-			k.told.Do(func() { fmt.Fprintf(e.stderr, "daybook: the server refused the output: %v; it is kept in %s\n", err, spool) })
+			k.told.Do(func() {
+				fmt.Fprintf(e.stderr, "daybook: the server refused the output: %v; it is kept in %s\n", err, spool)
+			})
 		},
 		Logger: e.log,
 	})
