@@ -174,6 +174,9 @@ func (a *Archivist) moreSlots() int {
 // are handed back, as always.
 func (a *Archivist) Drain(ctx context.Context) error {
 	for {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("archivist: drain: %w", err)
+		}
 		tasks, err := a.lease(ctx, a.Workers, 0)
 		if err != nil {
 			return fmt.Errorf("archivist: drain: %w", err)
@@ -186,9 +189,6 @@ func (a *Archivist) Drain(ctx context.Context) error {
 			workers.Go(func() { a.handle(ctx, task) })
 		}
 		workers.Wait()
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("archivist: drain: %w", err)
-		}
 	}
 }
 
