@@ -231,19 +231,19 @@ func (a *archives) Open(_ context.Context, streamURL, _ string) (reader.Archive,
 	if s == nil {
 		return nil, fault.New(fault.NotFound, "no archive %s", streamURL)
 	}
-	return archive{s, storage.Stream{Project: project, Path: types.StreamPath(streamURL[len("memory:"):])}}, nil
+	return memoryArchive{s, storage.Stream{Project: project, Path: types.StreamPath(streamURL[len("memory:"):])}}, nil
 }
 
-type archive struct {
+type memoryArchive struct {
 	storage *memory.Storage
 	stream  storage.Stream
 }
 
-func (a archive) Get(ctx context.Context, index types.MessageIndex, limit int, cb storage.GetCallback) error {
+func (a memoryArchive) Get(ctx context.Context, index types.MessageIndex, limit int, cb storage.GetCallback) error {
 	return a.storage.Get(ctx, storage.GetRequest{Stream: a.stream, Index: index, Limit: limit}, cb)
 }
 
-func (a archive) Tail(ctx context.Context) (last storage.Entry, err error) {
+func (a memoryArchive) Tail(ctx context.Context) (last storage.Entry, err error) {
 	last, err = storage.Entry{}, storage.ErrDoesNotExist
 	gerr := a.Get(ctx, 0, 0, func(e storage.Entry) bool {
 		last, err = storage.Entry{Index: e.Index, Data: append([]byte(nil), e.Data...)}, nil

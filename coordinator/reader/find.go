@@ -243,9 +243,11 @@ func extent(e *logpb.LogEntry) (size, lines int64) {
 	switch c := e.GetContent().(type) {
 	case *logpb.LogEntry_Text:
 		lines = int64(e.GetSequence())
-		for _, l := range c.Text.GetLines() {
+		text := c.Text.GetLines()
+		for i, l := range text {
 			size += int64(len(l.GetValue()) + len(l.GetDelimiter()))
-			if l.GetDelimiter() != "" {
+			// A last line that is not finished counts, too.
+			if l.GetDelimiter() != "" || i == len(text)-1 && len(l.GetValue()) > 0 {
 				lines++
 			}
 		}
