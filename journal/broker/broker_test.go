@@ -445,7 +445,9 @@ func TestReadBeyondHead(t *testing.T) {
 	if _, metas := c.read(&protocol.ReadRequest{Journal: "test/journal", Offset: 4, MetadataOnly: true}, 0); len(metas) != 1 || metas[0].GetFragment().GetEnd() != 10 || metas[0].GetOffset() != 4 {
 		t.Errorf("metadata only: %v", metas)
 	}
-	go func() { c.mustAppend("test/journal", "abcdefghij") }()
+	var wg sync.WaitGroup
+	wg.Go(func() { c.mustAppend("test/journal", "abcdefghij") })
+	defer wg.Wait()
 	if content, _ := c.read(&protocol.ReadRequest{Journal: "test/journal", Offset: 15, Block: true}, 5); string(content) != "fghij" {
 		t.Errorf("content %q", content)
 	}

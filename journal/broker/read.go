@@ -17,8 +17,9 @@ import (
 const (
 	// stockContent is the most content of a response that every client takes: the whole message stays below 32 KiB.
 	stockContent = 1<<15 - 32
-	// maxContent is the most content of a response to clients that ask for more.
-	maxContent = 1 << 20
+	// maxContent is the most content of a response to clients that ask for more. The whole message fits the largest
+	// buffers that gRPC keeps.
+	maxContent = 1<<20 - 1<<10
 )
 
 // bufferPool has buffers for content, of the two sizes that are common.

@@ -60,6 +60,10 @@ func (im *image) encode() []byte {
 	for i := range im.journals {
 		b = im.journals[i].append(b)
 	}
+	return sealImage(b)
+}
+
+func sealImage(b []byte) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 

@@ -1,6 +1,7 @@
 package disklog
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -323,6 +324,11 @@ func (r *replay) segment(b []byte, number uint64, at int64) {
 // never acknowledged.
 func findRecord(b []byte, at int64, number, seq uint64, proof bool) (next int64, ok bool) {
 	for next = at + 8; next+headerSize <= int64(len(b)); next += 8 {
+		// What was never written is zero, and there may be a lot of it.
+		if block := int64(len(zeros)); next%block == 0 && next+block <= int64(len(b)) && bytes.Equal(b[next:next+block], zeros[:]) {
+			next += block - 8
+			continue
+		}
 		if rec, _, ok := parseRecord(b[next:], number); ok && rec.seq > seq && (!proof || int64(rec.base) > at) {
 			return next, true
 		}

@@ -1,6 +1,7 @@
 package disklog
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -247,13 +248,22 @@ func (w *writer) kill(err error) {
 	}
 }
 
-// close writes what is queued and ends run.
+// close writes what is queued, ends the segment, and ends run. The log goes on in the next segment, so that the next start
+// need not look for the end of this one.
 func (w *writer) close() error {
 	w.mu.Lock()
 	w.closing = true
 	w.work.Signal()
 	w.mu.Unlock()
 	<-w.done
+	if w.failure() == nil {
+		if err := w.end(); err != nil {
+			return errors.Join(err, w.segment.file.Close())
+		}
+		w.mu.Lock()
+		w.durable = position{segment: w.segment.number + 1}
+		w.mu.Unlock()
+	}
 	if err := w.segment.file.Close(); err != nil {
 		return fmt.Errorf("close a segment of the log: %w", err)
 	}
