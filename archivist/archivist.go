@@ -102,6 +102,7 @@ type Archivist struct {
 
 	mu       sync.Mutex
 	working  map[streamID]struct{}
+	idle     chan struct{} // closed while nothing is worked on
 	failures *simplelru.LRU[streamID, int]
 }
 
@@ -117,7 +118,8 @@ func New(c Config) (*Archivist, error) {
 	if err != nil {
 		return nil, fmt.Errorf("archivist: register metrics: %w", err)
 	}
-	a := &Archivist{Config: c, metrics: m, slots: make(chan struct{}, c.Workers), working: make(map[streamID]struct{})}
+	a := &Archivist{Config: c, metrics: m, slots: make(chan struct{}, c.Workers), working: make(map[streamID]struct{}), idle: make(chan struct{})}
+	close(a.idle)
 	a.failures, _ = simplelru.NewLRU[streamID, int](maxRemembered, nil) // fails only for sizes below one
 	return a, nil
 }
@@ -170,10 +172,10 @@ func (a *Archivist) moreSlots() int {
 	}
 }
 
-// Drain works on everything that is due now and returns when nothing is left. Tasks that fail or wait for missing entries
-// are handed back, as always.
+// Drain works on everything that is due now and returns when nothing is left, also of what Run has begun. Tasks that fail or
+// wait for missing entries are handed back, as always.
 func (a *Archivist) Drain(ctx context.Context) error {
-	for {
+	for quiet := false; ; {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("archivist: drain: %w", err)
 		}
@@ -181,14 +183,26 @@ func (a *Archivist) Drain(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("archivist: drain: %w", err)
 		}
-		if len(tasks) == 0 {
-			return nil
-		}
 		var workers sync.WaitGroup
 		for _, task := range tasks {
 			workers.Go(func() { a.handle(ctx, task) })
 		}
 		workers.Wait()
+		a.mu.Lock()
+		idle, busy := a.idle, len(a.working) > 0
+		a.mu.Unlock()
+		if busy {
+			select {
+			case <-idle:
+			case <-ctx.Done():
+			}
+		}
+		// Asked twice: between the answers, Run has begun what it was given before the first.
+		nothing := len(tasks) == 0 && !busy
+		if nothing && quiet {
+			return nil
+		}
+		quiet = nothing
 	}
 }
 
@@ -219,6 +233,9 @@ func (a *Archivist) begin(id streamID) bool {
 	if _, ok := a.working[id]; ok {
 		return false
 	}
+	if len(a.working) == 0 {
+		a.idle = make(chan struct{})
+	}
 	a.working[id] = struct{}{}
 	return true
 }
@@ -228,6 +245,9 @@ func (a *Archivist) end(id streamID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.working, id)
+	if len(a.working) == 0 {
+		close(a.idle)
+	}
 }
 
 // failed counts the failures of a stream in a row; a success forgets them.

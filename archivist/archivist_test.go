@@ -526,6 +526,28 @@ func TestStopHandsBack(t *testing.T) {
 	})
 }
 
+// TestDrainBesideRun checks that Drain waits for what Run has begun.
+func TestDrainBesideRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.register("s")
+		h.put("s", 0)
+		h.setBefore(func(method string, _ proto.Message) error {
+			if method == "archive" {
+				time.Sleep(time.Minute)
+			}
+			return nil
+		})
+		a := h.run(nil)
+		h.terminate("s", 0)
+		synctest.Wait()
+		drain(t, a)
+		if got := content(t, h, "s"); got != lines(0) || h.pendingTasks() != 0 {
+			t.Errorf("archive holds %q", got)
+		}
+	})
+}
+
 // TestSecondTask checks that a second task for a stream under work waits for the first.
 func TestSecondTask(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -80,7 +80,7 @@ func (h *house) archivist(change func(*archivist.Config)) *archivist.Archivist {
 }
 
 // run runs an Archivist until the test ends.
-func (h *house) run(change func(*archivist.Config)) {
+func (h *house) run(change func(*archivist.Config)) *archivist.Archivist {
 	h.t.Helper()
 	a := h.archivist(change)
 	ctx, cancel := context.WithCancel(h.t.Context())
@@ -92,6 +92,7 @@ func (h *house) run(change func(*archivist.Config)) {
 			h.t.Errorf("Run: %v", err)
 		}
 	})
+	return a
 }
 
 const project = "proj"

@@ -20,6 +20,7 @@ import (
 type outcome struct {
 	retryAfter time.Duration
 	reason     string
+	failed     bool // the attempt counts as one that failed
 }
 
 // protoVersion is the version of streams that can be archived.
@@ -31,7 +32,7 @@ func (a *Archivist) handle(ctx context.Context, task *logdog.ArchiveTask) {
 	log := a.Logger.With("project", id.project, "stream", id.id)
 	if !a.begin(id) {
 		// A second task for the stream, or the lease of the first ran out.
-		a.settle(ctx, task, outcome{time.Second, "the stream is being archived"})
+		a.settle(ctx, task, outcome{retryAfter: time.Second, reason: "the stream is being archived"})
 		return
 	}
 	defer a.end(id)
@@ -41,13 +42,14 @@ func (a *Archivist) handle(ctx context.Context, task *logdog.ArchiveTask) {
 	switch {
 	case err != nil && ctx.Err() != nil:
 		label = "interrupted"
-		out = outcome{time.Millisecond, "the archivist stopped"}
+		out = outcome{retryAfter: time.Millisecond, reason: "the archivist stopped"}
 	case err != nil:
 		label = "failed"
 		n := a.failed(id, err)
-		out = outcome{backOff(n), err.Error()}
+		// What may pass by itself, as an outage of the bucket does, must not use up the task's attempts.
+		out = outcome{backOff(n), err.Error(), !fault.IsTransient(err)}
 		log.Error("archivist: task failed", "error", err, "failures", n, "retry_after", out.retryAfter)
-		if !fault.IsTransient(err) && n >= a.MaxFailures && a.giveUp(ctx, task, err) {
+		if out.failed && n >= a.MaxFailures && a.giveUp(ctx, task, err) {
 			label, out = "given up", outcome{}
 		}
 	case out.retryAfter > 0:
@@ -92,7 +94,7 @@ func (a *Archivist) giveUp(ctx context.Context, task *logdog.ArchiveTask, cause 
 func (a *Archivist) settle(ctx context.Context, task *logdog.ArchiveTask, out outcome) {
 	t := &logdog.ArchiveTask{Project: task.GetProject(), Id: task.GetId(), TaskName: task.GetTaskName()}
 	if out.retryAfter > 0 {
-		t.RetryAfter, t.RetryReason = durationpb.New(out.retryAfter), out.reason
+		t.RetryAfter, t.RetryReason, t.RetryFailed = durationpb.New(out.retryAfter), out.reason, out.failed
 	}
 	// Tasks are settled after the end was asked for, too.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
@@ -215,7 +217,10 @@ func (a *Archivist) await(ctx context.Context, s *stream) (outcome, error) {
 		case <-changed:
 		case <-timer.C:
 			after := min(max(age/4, 100*time.Millisecond), 30*time.Second, a.WaitForMissing-age)
-			return outcome{max(after, time.Millisecond), fmt.Sprintf("entry %d of 0 to %d is missing", have+1, s.terminal)}, nil
+			return outcome{
+				retryAfter: max(after, time.Millisecond),
+				reason:     fmt.Sprintf("entry %d of 0 to %d is missing", have+1, s.terminal),
+			}, nil
 		case <-ctx.Done():
 			return outcome{}, ctx.Err()
 		}
