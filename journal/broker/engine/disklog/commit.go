@@ -176,11 +176,11 @@ func (l *Log) newContent(j *journal, begin protocol.Offset, src *source) error {
 	if !src.adopt {
 		return c.create()
 	}
-	if err := l.opts.FS.Rename(src.stage.path, c.path()); err != nil {
+	if err := src.stage.move(c.path()); err != nil {
 		return err
 	}
-	src.taken, src.stage.taken = true, true
-	return c.adopt(src.stage.file)
+	src.taken = true
+	return nil
 }
 
 // syncContent makes a file's content and name durable. A failure is final.

@@ -127,16 +127,6 @@ func (c *content) create() error {
 	return s.shrink()
 }
 
-// adopt makes an open file, which has just got the content's name, the content's file.
-func (c *content) adopt(f vfs.File) error {
-	s := c.files
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.opened(c, f)
-	c.recent = s.idle.PushFront(c)
-	return s.shrink()
-}
-
 // drop removes the file as soon as nobody uses it.
 func (c *content) drop() error {
 	s := c.files

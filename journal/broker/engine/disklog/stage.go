@@ -15,13 +15,14 @@ import (
 
 // stage is a file in the staging directory, which is emptied at start. It need not be durable before it is committed.
 type stage struct {
-	fs    vfs.FS
-	path  string
-	file  vfs.File
-	size  int64
-	crc   uint32
-	hash  hash.Hash
-	taken bool // the file is a fragment's now
+	fs   vfs.FS
+	path string
+	file vfs.File
+	size int64
+	crc  uint32
+	hash hash.Hash
+	// taken is set when the file is a fragment's, or has been removed.
+	taken, closed bool
 }
 
 // Stage takes the content of an append that is too large for memory.
@@ -59,13 +60,33 @@ func (st *stage) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// move gives the file another name, and away. It is closed first, since not every system renames open files.
+func (st *stage) move(path string) error {
+	if err := st.close(); err != nil {
+		return err
+	}
+	if err := st.fs.Rename(st.path, path); err != nil {
+		return err
+	}
+	st.taken = true
+	return nil
+}
+
+func (st *stage) close() error {
+	if st.closed {
+		return nil
+	}
+	st.closed = true
+	return st.file.Close()
+}
+
 // Close drops the file, unless it is a fragment's.
 func (st *stage) Close() error {
 	if st.taken {
 		return nil
 	}
 	st.taken = true
-	if err := errors.Join(st.file.Close(), st.fs.Remove(st.path)); err != nil {
+	if err := errors.Join(st.close(), st.fs.Remove(st.path)); err != nil {
 		return fmt.Errorf("drop staged content: %w", err)
 	}
 	return nil
