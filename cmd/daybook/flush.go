@@ -11,6 +11,7 @@ import (
 	"github.com/daybook-dev/daybook/api/logdog"
 	"github.com/daybook-dev/daybook/butler/output/daybook"
 	"github.com/daybook-dev/daybook/internal/datadir"
+	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
 
@@ -52,6 +53,9 @@ func flushSpools(ctx context.Context, dir *datadir.Dir, conn clientConn, log *sl
 		rerr := daybook.Resume(ctx, s.Dir, daybook.ResumeConfig{
 			Journals: journalClient(conn), Registration: logdog.NewRegistrationClient(conn), Logger: log,
 		})
+		if fault.Is(rerr, fault.NotFound) || fault.Is(rerr, fault.Precondition) {
+			continue // somebody else was faster, or its owner is only just beginning
+		}
 		if rerr != nil {
 			err = errors.Join(err, fmt.Errorf("send the spool %s: %w", s.Dir, rerr))
 			continue

@@ -41,7 +41,7 @@ type cli struct {
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 	Help       helpCmd       `cmd:"" help:"Show help for a command."`
 
-	LogLevel slog.Level `help:"Least level of messages on stderr (debug, info, warn, error)." default:"warn" env:"DAYBOOK_LOG_LEVEL" name:"log-level"`
+	LogLevel *slog.Level `help:"Least level of messages on stderr: debug, info, warn or error. By default warn; run, whose stderr is the command's, is silent." env:"DAYBOOK_LOG_LEVEL" name:"log-level" placeholder:"LEVEL"`
 }
 
 // exitError ends the program with a code, after printing err unless it is nil.
@@ -106,9 +106,20 @@ func run(parser *kong.Kong, c *cli, args []string) (code int) {
 	defer stop()
 	e := &env{
 		ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, model: parser.Model,
-		log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel})),
+		log: logger(c.LogLevel, kctx.Selected().Name),
 	}
 	return report(os.Stderr, kctx.Run(e))
+}
+
+func logger(level *slog.Level, command string) *slog.Logger {
+	if level == nil {
+		if command == "run" {
+			return slog.New(slog.DiscardHandler)
+		}
+		warn := slog.LevelWarn
+		level = &warn
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 }
 
 // report prints an error as users should see it, and returns the exit code.

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +42,9 @@ import (
 	"github.com/daybook-dev/daybook/storage/pebble"
 	"github.com/daybook-dev/daybook/web"
 )
+
+// memoryLimit is what the garbage collector keeps the process below, if it can: the stores' caches take half of it at most.
+const memoryLimit = 320 << 20
 
 // archiveIndexes is how many indexes of archived streams are kept in memory.
 const archiveIndexes = 64
@@ -87,6 +92,9 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 			err = errors.Join(err, c.Listener.Close(), s.Close(context.WithoutCancel(ctx)))
 		}
 	}()
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
@@ -121,6 +129,10 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 		return nil, fmt.Errorf("open the streams' state: %w", err)
 	}
 	s.onClose(func(context.Context) error { return store.Close() })
+	// We hold the directory, so whoever had leased tasks is gone.
+	if err := store.ReleaseLeases(ctx, time.Now()); err != nil {
+		return nil, fmt.Errorf("open the streams' state: %w", err)
+	}
 	s.coord, err = coordinator.New(coordinator.Config{
 		Store: store, Storage: entries, Archives: reader.FromArchive(archived), BaseURL: "http://" + s.Address(), Logger: c.Log, Registerer: reg,
 	})

@@ -143,3 +143,49 @@ func BenchmarkRegister(b *testing.B) {
 		}
 	})
 }
+
+// A task that was leased by a process that died is available at once to the one that takes its place.
+func TestReleaseLeases(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "state.db"))
+	defer func() { _ = s.Close() }()
+	now := time.UnixMicro(1_000_000).UTC()
+	later := now.Add(time.Hour)
+	add := func(name string, k state.Task) {
+		t.Helper()
+		err := s.Update(t.Context(), func(tx state.Tx) error {
+			p := &state.Prefix{Project: "p", Prefix: types.StreamName(name), Secret: types.NewPrefixSecret(), Created: now, Expires: later}
+			if err := tx.AddPrefix(p); err != nil {
+				return err
+			}
+			path := p.Prefix.Join("s")
+			k.Stream = &state.Stream{Prefix: p, ID: path.ID(), Name: "s", ProtoVersion: "1", Created: now, Updated: now}
+			if err := tx.AddStream(k.Stream); err != nil {
+				return err
+			}
+			return tx.AddTask(&k)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("leased", state.Task{Kind: state.ArchiveTask, Available: later, LeaseEnd: later, Attempts: 1})
+	add("waiting", state.Task{Kind: state.ArchiveTask, Available: later})
+	add("dead", state.Task{Kind: state.ArchiveTask, Available: later, LeaseEnd: later, Dead: now})
+	if err := s.ReleaseLeases(t.Context(), now); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	err := s.Update(t.Context(), func(tx state.Tx) error {
+		tasks, err := tx.AvailableTasks(now, 10)
+		for _, k := range tasks {
+			got = append(got, string(k.Stream.Prefix.Prefix))
+			if !k.LeaseEnd.IsZero() || k.Attempts != 1 {
+				t.Errorf("task: %+v", k)
+			}
+		}
+		return err
+	})
+	if err != nil || len(got) != 1 || got[0] != "leased" {
+		t.Fatalf("available: %q, %v", got, err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
 )
@@ -29,6 +30,17 @@ func (s *Store) Update(ctx context.Context, fn func(state.Tx) error) error {
 	case <-s.closing:
 		return state.ErrClosed
 	}
+}
+
+// ReleaseLeases makes all leased tasks available now. Only a process that knows itself to be the only one that works on the
+// tasks may call it: a process that died holds its leases until they end.
+func (s *Store) ReleaseLeases(ctx context.Context, now time.Time) error {
+	return s.Update(ctx, func(t state.Tx) error {
+		w := t.(*tx)
+		_, err := w.change(`UPDATE tasks SET available = ?, lease_end = NULL WHERE lease_end IS NOT NULL AND dead IS NULL`, micros(now))
+		w.tasksChanged = true
+		return wrap(err, "release leases")
+	})
 }
 
 // writeLoop commits updates in groups: those that arrived while the group before was being synced.
