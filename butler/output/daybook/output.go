@@ -251,7 +251,8 @@ func (o *Output) appended(a *client.AsyncAppend, size int) {
 	}
 	o.last = a
 	o.tasks.Go(func() {
-		if err := a.Err(); err != nil && o.ctx.Err() == nil {
+		// A service that was closed before it could send everything is no refusal.
+		if err := a.Err(); err != nil && !errors.Is(err, context.Canceled) && o.ctx.Err() == nil {
 			o.refuse(err)
 		}
 	})
