@@ -361,6 +361,41 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// TestDamagedSpecs loses records about specs. What is said later holds.
+func TestDamagedSpecs(t *testing.T) {
+	disk := vfs.NewMem()
+	opts := small(disk)
+	opts.SegmentSize = 64 << 10
+	l := open(t, "/data", opts)
+	remove := &protocol.ApplyRequest_Change{Delete: "test/a", ExpectModRevision: -1}
+	for _, c := range []*protocol.ApplyRequest_Change{
+		{Upsert: enginetest.Spec("test/a")}, remove, {Upsert: enginetest.Spec("test/a")},
+		{Upsert: enginetest.Spec("test/a"), ExpectModRevision: -1}, {Upsert: enginetest.Spec("test/b")},
+	} {
+		if _, err := l.Apply(t.Context(), []*protocol.ApplyRequest_Change{c}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	specs := l.Specs()
+	crashed := disk.Clone()
+	enginetest.Close(t, l)
+	const segment = "/data/log/0000000000000001"
+	for i, at := range end(t, crashed, segment)[1:5] {
+		d := crashed.Clone()
+		d.Flip(segment, (at+40)*8)
+		opts.FS = d
+		l := open(t, "/data", opts)
+		if got := l.Specs(); got.Revision != specs.Revision || len(got.All) != 2 {
+			t.Errorf("record %d: revision %d, %d journals", i+1, got.Revision, len(got.All))
+		}
+		if s, spec := enginetest.State(t, l, "test/a"), l.Specs().Get("test/a"); s.Created != spec.Created || s.Head != 0 {
+			t.Errorf("record %d: created at %d and %d", i+1, s.Created, spec.Created)
+		}
+		enginetest.Must(t, l, "test/a", enginetest.Append("x"))
+		enginetest.Close(t, l)
+	}
+}
+
 // readAround reads what can be read, checks it, and returns how much cannot.
 func readAround(t *testing.T, l *Log, s *engine.State, whole string) (lost int) {
 	t.Helper()

@@ -61,46 +61,51 @@ func (r *replay) apply(rec record) error {
 	}
 }
 
-// specs applies changes of specs.
+// specs applies changes of specs. Should records before this one be lost, what it says holds: the journals that it names exist
+// as it says.
 func (r *replay) specs(revision int64, changes []specChange, seq uint64) error {
 	l := r.log
 	var requests []*protocol.ApplyRequest_Change
+	remove := func(j *journal) {
+		requests = append(requests, &protocol.ApplyRequest_Change{Delete: string(j.name), ExpectModRevision: -1})
+		delete(r.byID, j.id)
+		delete(l.dirty, j)
+		delete(l.journals, j.name)
+	}
+	created := make(map[string]int64)
 	for _, c := range changes {
+		known := r.byID[c.journal]
 		if c.spec == nil {
-			if j := r.byID[c.journal]; j != nil {
-				requests = append(requests, &protocol.ApplyRequest_Change{Delete: string(j.name), ExpectModRevision: -1})
-				delete(r.byID, j.id)
-				delete(l.dirty, j)
-				delete(l.journals, j.name)
+			if known != nil {
+				remove(known)
 			}
 			continue
 		}
-		requests = append(requests, &protocol.ApplyRequest_Change{Upsert: c.spec, ExpectModRevision: -1})
-		if r.byID[c.journal] == nil {
-			j, err := r.journal(c.journal, protocol.Journal(c.spec.GetName()), c.created)
+		name := protocol.Journal(c.spec.GetName())
+		if known == nil {
+			if former := l.journals[name]; former != nil {
+				remove(former)
+			}
+			j, err := r.journal(c.journal, name, c.created)
 			if err != nil {
 				return err
 			}
 			j.next.seq = seq
 		}
+		requests = append(requests, &protocol.ApplyRequest_Change{Upsert: c.spec, ExpectModRevision: -1})
+		created[c.spec.GetName()] = c.created
 	}
 	specs, err := l.specs.Apply(requests)
 	if err != nil {
 		return err
 	}
-	// A lost record may have had the revisions between.
-	for i, s := range specs.All {
-		if s.Modified == specs.Revision {
-			c := *s
-			c.Modified = revision
-			if c.Created == specs.Revision {
-				c.Created = revision
-			}
-			specs.All[i] = &c
+	next := &engine.Specs{Revision: revision, All: slices.Clone(specs.All)}
+	for i, s := range next.All {
+		if c, ok := created[s.GetName()]; ok {
+			next.All[i] = &engine.Spec{JournalSpec: s.JournalSpec, Created: c, Modified: revision}
 		}
 	}
-	specs.Revision = revision
-	l.specs = specs
+	l.specs = next
 	return nil
 }
 
