@@ -60,7 +60,7 @@ func TestServerKilledInTheMiddle(t *testing.T) {
 			gate := testkit.NewGate(t)
 			w.Gate = gate.Addr()
 			c := runWriter(t, h, "killed/"+name, w)
-			gate.Await(1)
+			gate.Await(c.Process)
 			server.Kill()
 			gate.Open()
 			server.Restart()
@@ -98,12 +98,13 @@ func TestManyCommandsAtOnce(t *testing.T) {
 	h := testkit.NewHouse(t)
 	server := h.Serve()
 	gate := testkit.NewGate(t)
-	captures := make([]*capture, n)
+	captures, processes := make([]*capture, n), make([]*testkit.Process, n)
 	for i := range captures {
 		w := testkit.Writer{Stdout: text(uint64(i), 20_000), Stderr: text(uint64(n+i), 1000), Gate: gate.Addr()}
 		captures[i] = runWriter(t, h, fmt.Sprintf("many/%d", i), w)
+		processes[i] = captures[i].Process
 	}
-	gate.Await(n)
+	gate.Await(processes...)
 	server.Kill()
 	gate.Open()
 	server.Restart()

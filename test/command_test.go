@@ -114,7 +114,7 @@ func TestServerOutOfReach(t *testing.T) {
 	h.Setenv("DAYBOOK_SERVER", proxy.Addr())
 	gate := testkit.NewGate(t)
 	c := runWriter(t, h, "reach", testkit.Writer{Stdout: text(1, 600_000), Stderr: text(2, 100), Gate: gate.Addr()})
-	gate.Await(1)
+	gate.Await(c.Process)
 	proxy.Refuse()
 	proxy.Cut()
 	gate.Open()

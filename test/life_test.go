@@ -100,7 +100,7 @@ func TestSoloIsSeenByOthers(t *testing.T) {
 	h := testkit.NewHouse(t)
 	gate := testkit.NewGate(t)
 	c := runWriter(t, h, "solo/first", testkit.Writer{Stdout: text(1, 40_000), Gate: gate.Addr()})
-	gate.Await(1)
+	gate.Await(c.Process)
 	match := c.Await(c.Stderr, page)
 	fetch(t, match[1]+"/logs/"+match[2])
 
@@ -125,9 +125,9 @@ func TestSoloHolderLeaves(t *testing.T) {
 	for i := range 4 {
 		gate := testkit.NewGate(t)
 		w := testkit.Writer{Stdout: text(uint64(i), 200_000), Gate: gate.Addr()}
-		captures = append(captures, runWriter(t, h, fmt.Sprintf("leave/%d", i), w))
-		gates = append(gates, gate)
-		gate.Await(1)
+		c := runWriter(t, h, fmt.Sprintf("leave/%d", i), w)
+		gate.Await(c.Process)
+		captures, gates = append(captures, c), append(gates, gate)
 	}
 	for i, c := range captures {
 		gates[i].Open()
@@ -143,7 +143,7 @@ func TestServerAppearsDuringSoloRun(t *testing.T) {
 	h := testkit.NewHouse(t)
 	gate := testkit.NewGate(t)
 	c := runWriter(t, h, "appears", testkit.Writer{Stdout: text(1, 400_000), Stderr: text(2, 1000), Gate: gate.Addr()})
-	gate.Await(1)
+	gate.Await(c.Process)
 	h.Serve()
 	gate.Open()
 	c.finish(t)
@@ -180,7 +180,7 @@ func TestOrderedShutdown(t *testing.T) {
 	gate := testkit.NewGate(t)
 	c := runWriter(t, h, "shutdown", testkit.Writer{Stdout: text(1, 400_000), Gate: gate.Addr()})
 	follower := h.Start("tail", "-f", c.path("stdout"))
-	gate.Await(1)
+	gate.Await(c.Process)
 	server.Stop(30 * time.Second)
 	gate.Open()
 	server.Restart()
@@ -205,7 +205,7 @@ func TestTailFollows(t *testing.T) {
 			gate := testkit.NewGate(t)
 			content := testkit.Content{Kind: testkit.InvalidUTF8, Seed: 1, Size: 1 << 20}
 			c := runWriter(t, h, "tail", testkit.Writer{Stdout: content, Gate: gate.Addr()})
-			gate.Await(1)
+			gate.Await(c.Process)
 			between := h.Start("tail", "-f", "local/tail/+/stdout")
 			// What was written before the gate is seen before the gate opens.
 			before.Await(before.Stdout, regexp.MustCompile(`(?s)^.{100}`))

@@ -12,7 +12,7 @@
 //		gate := testkit.NewGate(t)
 //		w := testkit.Writer{Stdout: testkit.Content{Kind: testkit.Lines, Seed: 1, Size: 1 << 20}, Gate: gate.Addr()}
 //		run := h.Start(append([]string{"run", "--prefix", "p", "--"}, w.Args()...)...)
-//		gate.Await()
+//		gate.Await(run)
 //		server.Kill()
 //		server.Restart()
 //		gate.Open()

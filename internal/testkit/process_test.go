@@ -38,7 +38,7 @@ func TestGate(t *testing.T) {
 	g := NewGate(t)
 	w := Writer{Stdout: Content{Kind: Lines, Seed: 1, Size: 1000}, Gate: g.Addr()}
 	a, b := start(t, w), start(t, w)
-	g.Await(2)
+	g.Await(a, b)
 	for _, p := range []*Process{a, b} {
 		if n := len(p.Stdout.String()); n > 500 {
 			t.Errorf("%d bytes before the gate opened", n)

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"time"
 )
 
 // Writer describes a command that writes generated output. The test binary itself is that command, by way of Main.
@@ -109,16 +109,34 @@ func NewGate(t TB) *Gate {
 // Addr is where the gate is found.
 func (g *Gate) Addr() string { return g.l.Addr().String() }
 
-// Await waits until n commands have arrived at the gate, those of earlier calls not counted.
-func (g *Gate) Await(n int) {
+// Await waits until as many commands have arrived at the gate as there are processes, which run them. The test fails if one
+// of the processes ends instead.
+func (g *Gate) Await(processes ...*Process) {
 	g.t.Helper()
-	timeout := time.NewTimer(Patience)
-	defer timeout.Stop()
-	for i := range n {
+	ctx, cancel := context.WithTimeout(g.t.Context(), Patience)
+	ended := make(chan *Process)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	for _, p := range processes {
+		watching.Go(func() {
+			select {
+			case <-p.done:
+				select {
+				case ended <- p:
+				case <-ctx.Done():
+				}
+			case <-ctx.Done():
+			}
+		})
+	}
+	for i := range processes {
 		select {
 		case <-g.arrived:
-		case <-timeout.C:
-			g.t.Fatalf("gate: %d of %d commands arrived within %v", i, n, Patience)
+		case p := <-ended:
+			g.t.Fatalf("%s ended before it arrived at the gate", p.name)
+		case <-ctx.Done():
+			g.t.Fatalf("%d of %d commands arrived at the gate within %v", i, len(processes), Patience)
 		}
 	}
 }
