@@ -49,7 +49,7 @@ type Options struct {
 
 // Storage is a storage.Storage.
 type Storage struct {
-	// life is held for reading by whoever uses db, and for writing by Close.
+	// life is held for reading by whoever uses db, and for writing when closed is set.
 	life   sync.RWMutex
 	closed bool
 	db     *pebble.DB
@@ -63,6 +63,7 @@ type Storage struct {
 	expunges uint64
 
 	hub     wake.Hub[storage.Stream]
+	reclaim *reclaimer
 	metrics *metrics
 }
 
@@ -85,6 +86,7 @@ func Open(dir string, o Options) (*Storage, error) {
 	if err := s.checkFormat(); err != nil {
 		return nil, errors.Join(fmt.Errorf("storage/pebble: open %s: %w", dir, err), db.Close())
 	}
+	s.reclaim = newReclaimer(db, func(err error) { o.Logger.Warn("storage/pebble: compact after expunge", "error", err) })
 	s.metrics, err = newMetrics(o.Registerer, s)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("storage/pebble: register metrics: %w", err), db.Close())
@@ -164,11 +166,13 @@ func (s *Storage) Sync(ctx context.Context) error {
 // Close waits for the calls under way, makes everything durable and releases the files.
 func (s *Storage) Close() error {
 	s.life.Lock()
-	defer s.life.Unlock()
-	if s.closed {
+	closed := s.closed
+	s.closed = true
+	s.life.Unlock()
+	if closed {
 		return storage.ErrClosed
 	}
-	s.closed = true
+	s.reclaim.close()
 	s.metrics.unregister()
 	syncErr := s.db.LogData(nil, pebble.Sync)
 	if err := errors.Join(syncErr, s.db.Close()); err != nil {

@@ -262,10 +262,15 @@ func (s *Storage) Expunge(ctx context.Context, name storage.Stream) error {
 	s.commits.Lock()
 	defer s.commits.Unlock()
 	id := idOf(name)
-	first := appendEntryKey(make([]byte, 0, entryKeySize), id, 0)
-	if err := s.db.DeleteRange(first, endKey(id), pebble.Sync); err != nil {
+	first, end := appendEntryKey(make([]byte, 0, entryKeySize), id, 0), endKey(id)
+	size, err := s.db.EstimateDiskUsage(first, end)
+	if err == nil {
+		err = s.db.DeleteRange(first, end, pebble.Sync)
+	}
+	if err != nil {
 		return fmt.Errorf("storage/pebble: expunge %s: %w", name, kinded(err))
 	}
+	s.reclaim.expunged(size)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.positions.Remove(id)
