@@ -10,7 +10,6 @@ import (
 
 	"github.com/daybook-dev/daybook/api/logdog"
 	"github.com/daybook-dev/daybook/butler/output/daybook"
-	"github.com/daybook-dev/daybook/internal/datadir"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
@@ -32,7 +31,7 @@ func (c *flushCmd) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close(context.WithoutCancel(e.ctx))) }()
-	n, err := flushSpools(e.ctx, l.dir, l.conn, e.log)
+	n, err := flushSpools(e.ctx, l.Spools(), l.conn, e.log)
 	if err != nil {
 		return err
 	}
@@ -40,9 +39,9 @@ func (c *flushCmd) Run(e *env) (err error) {
 	return err
 }
 
-// flushSpools sends every spool whose owner is gone, and returns how many it did.
-func flushSpools(ctx context.Context, dir *datadir.Dir, conn clientConn, log *slog.Logger) (sent int, err error) {
-	spools, err := daybook.Spools(spoolRoot(dir))
+// flushSpools sends every spool below a directory whose owner is gone, and returns how many it did.
+func flushSpools(ctx context.Context, root string, conn clientConn, log *slog.Logger) (sent int, err error) {
+	spools, err := daybook.Spools(root)
 	if err != nil {
 		return 0, err
 	}

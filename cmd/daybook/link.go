@@ -186,11 +186,15 @@ func (l *link) URL(ctx context.Context) (string, error) {
 	return "http://" + address, err
 }
 
-// System returns our own system; nil if another process is the server.
-func (l *link) System() *system {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.sys
+// Spools returns the directory of the spools of output that is meant for this server.
+func (l *link) Spools() string { return spoolsFor(l.dir, l.server) }
+
+// spoolsFor keeps apart what is meant for the server of the data directory, and for servers that were named.
+func spoolsFor(d *datadir.Dir, server string) string {
+	if server == "" {
+		return d.Join("spool", "local")
+	}
+	return d.Join("spool", strings.NewReplacer(":", "_", "[", "", "]", "").Replace(server))
 }
 
 // Close closes the connection, and our system if we have one, after it has finished what it can until ctx ends.

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,7 +23,6 @@ import (
 	"github.com/daybook-dev/daybook/butler"
 	"github.com/daybook-dev/daybook/butler/output/daybook"
 	"github.com/daybook-dev/daybook/butler/process"
-	"github.com/daybook-dev/daybook/internal/datadir"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -127,7 +127,8 @@ type capture struct {
 	stderr io.Writer
 	log    *slog.Logger
 
-	told     sync.Once // the user, that output waits in the spool
+	// The user is told once of each: that output waits in the spool, and that it was refused or lost.
+	spooled, refused notice
 	outage   sync.WaitGroup
 	stopWait context.CancelFunc
 }
@@ -147,10 +148,10 @@ func (c *runCmd) openCapture(ctx context.Context, e *env, prefix types.StreamNam
 	}
 	base, unique := prefix.Split()
 	_, command := base.Split()
-	if err := os.MkdirAll(spoolRoot(k.link.dir), 0o700); err != nil {
+	if err := os.MkdirAll(k.link.Spools(), 0o700); err != nil {
 		return nil, fmt.Errorf("create a spool: %w", err)
 	}
-	spool, err := os.MkdirTemp(spoolRoot(k.link.dir), strings.ReplaceAll(string(command.Concat(unique)), "/", "_")+"-*")
+	spool, err := os.MkdirTemp(k.link.Spools(), strings.ReplaceAll(string(command.Concat(unique)), "/", "_")+"-*")
 	if err != nil {
 		return nil, fmt.Errorf("create a spool: %w", err)
 	}
@@ -162,7 +163,7 @@ func (c *runCmd) openCapture(ctx context.Context, e *env, prefix types.StreamNam
 		SourceInfo:      []string{"daybook run " + versionString()},
 		SpoolDir:        spool,
 		OnProblem: func(err error) {
-			k.told.Do(func() {
+			k.refused.Do(func() {
 				fmt.Fprintf(e.stderr, "daybook: the server refused the output: %v; it is kept in %s\n", err, spool)
 			})
 		},
@@ -175,7 +176,7 @@ func (c *runCmd) openCapture(ctx context.Context, e *env, prefix types.StreamNam
 	if err != nil {
 		return nil, errors.Join(err, k.out.Close(ctx))
 	}
-	k.resume = resumeSpools(ctx, k.link.dir, k.link.conn, e.log)
+	k.resume = resumeSpools(ctx, k.link.Spools(), k.link.conn, e.log)
 	watch, stop := context.WithCancel(ctx)
 	k.stopWait = stop
 	k.outage.Go(func() { k.watchOutage(watch) })
@@ -211,8 +212,22 @@ func (k *capture) watchOutage(ctx context.Context) {
 	}
 }
 
+// notice is something to tell once.
+type notice struct {
+	once sync.Once
+	done atomic.Bool
+}
+
+// Do tells it, unless that was done.
+func (n *notice) Do(tell func()) {
+	n.once.Do(func() { n.done.Store(true); tell() })
+}
+
+// Done reports whether it was told.
+func (n *notice) Done() bool { return n.done.Load() }
+
 func (k *capture) tellSpooled() {
-	k.told.Do(func() {
+	k.spooled.Do(func() {
 		fmt.Fprintf(k.stderr, "daybook: the server is out of reach; the output is kept on disk, and sent when it is back (by this run, the next one, or daybook flush)\n")
 	})
 }
@@ -221,7 +236,7 @@ func (k *capture) tellSpooled() {
 func (k *capture) finish(ctx context.Context) {
 	k.butler.Activate()
 	if err := k.butler.Wait(); err != nil {
-		fmt.Fprintf(k.stderr, "daybook: %v\n", err)
+		k.refused.Do(func() { fmt.Fprintf(k.stderr, "daybook: %v\n", err) })
 	}
 	flush, cancel := context.WithCancel(ctx)
 	stopGuard := guardProgress(flush, k.out, cancel)
@@ -230,9 +245,10 @@ func (k *capture) finish(ctx context.Context) {
 	cancel()
 	k.stopWait()
 	k.outage.Wait()
-	if err == nil {
+	switch {
+	case err == nil:
 		k.settle(ctx)
-	} else {
+	case !k.refused.Done():
 		k.tellSpooled()
 	}
 	k.resume()
@@ -295,14 +311,12 @@ func awaitEnd(ctx context.Context, logs daybookv1.LogsClient, project types.Proj
 	return err
 }
 
-func spoolRoot(d *datadir.Dir) string { return d.Join("spool") }
-
 // resumeSpools sends, in the background, what commands left behind that died or found no server. The returned function stops it.
-func resumeSpools(ctx context.Context, dir *datadir.Dir, conn clientConn, log *slog.Logger) (stop func()) {
+func resumeSpools(ctx context.Context, spools string, conn clientConn, log *slog.Logger) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := flushSpools(ctx, dir, conn, log); err != nil && ctx.Err() == nil {
+		if _, err := flushSpools(ctx, spools, conn, log); err != nil && ctx.Err() == nil {
 			log.Warn("send what earlier commands left in their spools", "error", err)
 		}
 	})

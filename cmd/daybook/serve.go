@@ -43,7 +43,7 @@ func (c *serveCmd) Run(e *env) error {
 		return errors.Join(err, hold.Release())
 	}
 	fmt.Fprintf(e.stdout, "daybook: serving on http://%s\n", sys.Address())
-	resume := resumeSpools(e.ctx, dir, sys.Conn(), e.log)
+	resume := resumeSpools(e.ctx, spoolsFor(dir, ""), sys.Conn(), e.log)
 
 	select {
 	case <-e.ctx.Done():
