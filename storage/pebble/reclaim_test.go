@@ -21,7 +21,7 @@ func TestReclaim(t *testing.T) {
 	stream := func(i int) storage.Stream {
 		return storage.Stream{Project: "p", Path: types.StreamPath(fmt.Sprint("a/+/", i))}
 	}
-	for i := range types.MessageIndex(10) {
+	for i := range types.MessageIndex(3) {
 		for k := range streams {
 			if err := s.Put(t.Context(), storage.PutRequest{Stream: stream(k), Index: i, Values: [][]byte{make([]byte, 1<<20)}}); err != nil {
 				t.Fatalf("Put: %v", err)
