@@ -18,6 +18,7 @@ import (
 // TestBrowser drives the pages in a real browser. The script tells the fake Coordinator what to do over HTTP. With
 // DAYBOOK_SCREENSHOTS=<directory> it leaves pictures of the pages there.
 func TestBrowser(t *testing.T) {
+	t.Parallel()
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
 		t.Fatal("chromium is missing; `make setup` installs it")
@@ -101,7 +102,7 @@ func fill(f *fakeLogs) {
 	})
 	f.end(binary, daybookv1.StreamState_COMPLETE, "")
 
-	printNumbers(f, f.add("long/+/stdout", logpb.StreamType_TEXT), 200_000)
+	printNumbers(f, f.add("long/+/stdout", logpb.StreamType_TEXT), 100_000)
 
 	build := "user/laptop/make.20260314-101500.x7d1/+/"
 	s := f.add(build+"stdout", logpb.StreamType_TEXT)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -187,10 +188,7 @@ func (f *fakeLogs) ListPrefixes(_ context.Context, r *daybookv1.ListPrefixesRequ
 	for _, p := range all {
 		slices.SortFunc(p.Streams, func(a, b *daybookv1.Stream) int { return strings.Compare(a.Path, b.Path) })
 	}
-	first := 0
-	if r.PageToken != "" {
-		fmt.Sscan(r.PageToken, &first)
-	}
+	first, _ := strconv.Atoi(r.PageToken)
 	res := &daybookv1.ListPrefixesResponse{}
 	size := int(r.PageSize)
 	if size == 0 {

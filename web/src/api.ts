@@ -5,6 +5,8 @@ export type State = "STREAM_STATE_UNSPECIFIED" | "OPEN" | "TERMINATED" | "COMPLE
 export interface IndexRange {
   first: string;
   last: string;
+  /** Why the entries are missing, if they did arrive. */
+  reason?: string;
 }
 
 export interface Stream {

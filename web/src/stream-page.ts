@@ -219,7 +219,9 @@ export class StreamPage extends Page {
 }
 
 function ranges(missing: IndexRange[]): string {
-  const shown = missing.slice(0, 5).map(({ first, last }) => (first === last ? `entry ${first}` : `entries ${first} to ${last}`));
+  const shown = missing
+    .slice(0, 5)
+    .map(({ first, last, reason }) => (first === last ? `entry ${first}` : `entries ${first} to ${last}`) + (reason ? ` (${reason})` : ""));
   return missing.length > 5 ? `${shown.join(", ")} and ${count(missing.length - 5)} more ranges` : shown.join(", ");
 }
 
