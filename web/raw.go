@@ -34,11 +34,6 @@ func (h *handler) raw(w http.ResponseWriter, r *http.Request, project, path stri
 	}
 	follow := r.URL.Query().Get("follow") == "1"
 	header := w.Header()
-	begin := func() {
-		rawHeaders(header, s)
-		header.Set("Trailer", endHeader)
-		w.WriteHeader(http.StatusOK)
-	}
 	if r.Method == http.MethodHead {
 		rawHeaders(header, s)
 		return nil
@@ -53,7 +48,9 @@ func (h *handler) raw(w http.ResponseWriter, r *http.Request, project, path stri
 		// The first response decides between an error's status and success.
 		if !begun {
 			begun = true
-			begin()
+			rawHeaders(header, s)
+			header.Set("Trailer", endHeader)
+			w.WriteHeader(http.StatusOK)
 		}
 		for _, e := range res.GetLogs() {
 			if err := extendWrite(w); err != nil {
