@@ -242,39 +242,27 @@ func (w *dirWriter) Abort() {
 func (d *Dir) publish(partial, key string) error {
 	parent := path.Dir(key)
 	for attempt := 0; ; attempt++ {
-		if err := d.makeDirs(parent); err != nil {
-			return err
-		}
-		err := d.root.Rename(partial, key)
+		err := d.root.MkdirAll(parent, 0o777)
 		if err == nil {
-			return syncDir(d.root, parent)
+			err = d.root.Rename(partial, key)
 		}
-		// A Delete may have removed the directory that was just made.
-		if !errors.Is(err, fs.ErrNotExist) || attempt == 10 {
+		if err == nil {
+			break
+		}
+		// A Delete may have removed a directory on the way, which MkdirAll tells in either form.
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) || attempt == 100 {
 			return err
 		}
 	}
-}
-
-// makeDirs makes a directory and those above it. New names are synced into their parents.
-func (d *Dir) makeDirs(dir string) error {
-	if dir == "." {
-		return nil
-	}
-	if info, err := d.root.Stat(dir); err == nil && info.IsDir() {
-		return nil
-	}
-	parent := path.Dir(dir)
-	if err := d.makeDirs(parent); err != nil {
-		return err
-	}
-	if err := d.root.Mkdir(dir, 0o777); err != nil {
-		if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
-			return nil // made, or its parent removed, by another at this moment; publish finds out
+	// All directories on the way are synced: one that is there already may have been made by another a moment ago.
+	for dir := parent; ; dir = path.Dir(dir) {
+		if err := syncDir(d.root, dir); err != nil && !errors.Is(err, fs.ErrNotExist) { // deleted again meanwhile
+			return err
 		}
-		return err
+		if dir == "." {
+			return nil
+		}
 	}
-	return syncDir(d.root, parent)
 }
 
 // Get implements Bucket.
