@@ -18,6 +18,7 @@ package butler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -189,7 +190,7 @@ func (b *Butler) read(rc io.ReadCloser, s *bundler.Stream) {
 		n, err := rc.Read(buf)
 		s.Commit(n)
 		if err != nil {
-			if err != io.EOF && b.ctx.Err() == nil {
+			if !errors.Is(err, io.EOF) && b.ctx.Err() == nil {
 				b.log.Warn("reading a stream", "stream", s.Name(), "error", err)
 			}
 			return

@@ -123,7 +123,7 @@ func TestAge(t *testing.T) {
 			t.Fatalf("left after %v", got)
 		}
 		b.Flush()
-		if _, err := b.Next(t.Context()); err != io.EOF {
+		if _, err := b.Next(t.Context()); !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 	})
@@ -229,7 +229,7 @@ func bundles(t testing.TB, b *Bundler, f func(*Bundle)) {
 	t.Helper()
 	for {
 		u, err := b.Next(t.Context())
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return
 		}
 		if err != nil {
@@ -578,6 +578,7 @@ func TestIdleStreams(t *testing.T) {
 		if err := feed(t.Context(), s, bytes.Repeat([]byte("some line\n"), 2_000_000), func() int { return 1 << 20 }); err != nil {
 			t.Error(err)
 		}
+		b.Flush()
 	}()
 	sum := 0
 	for sum < 20_000_000 {

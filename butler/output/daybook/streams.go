@@ -50,8 +50,14 @@ type streams struct {
 	unwritten []byte
 
 	open map[string]*openStream
+	// ended are the streams whose end was sent. Bundles that were made before it may still come.
+	ended map[string]bool
 	// numbers is the number of the next stream.
 	numbers uint64
+}
+
+func newStreams(path string) *streams {
+	return &streams{path: path, open: make(map[string]*openStream), ended: make(map[string]bool)}
 }
 
 // openStreams reads the file, if there is one, and makes it ready for more.
@@ -60,7 +66,7 @@ func openStreams(path string) (*streams, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	s := &streams{path: path, open: make(map[string]*openStream)}
+	s := newStreams(path)
 	if s.size, err = s.replay(data); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -147,6 +153,7 @@ func (s *streams) apply(items []byte, byNumber map[uint64]*openStream) error {
 				return errItem
 			}
 			delete(s.open, o.desc.GetName())
+			s.ended[o.desc.GetName()] = true
 		default:
 			return errItem
 		}
@@ -158,6 +165,9 @@ func (s *streams) apply(items []byte, byNumber map[uint64]*openStream) error {
 func (s *streams) note(bundle *logpb.ButlerLogBundle) error {
 	for _, e := range bundle.GetEntries() {
 		name := e.GetDesc().GetName()
+		if s.ended[name] {
+			continue
+		}
 		o := s.open[name]
 		if o == nil {
 			o = &openStream{number: s.numbers, desc: proto.CloneOf(e.GetDesc())}
@@ -185,6 +195,7 @@ func (s *streams) noteEnds(bundle *logpb.ButlerLogBundle) {
 		if o := s.open[e.GetDesc().GetName()]; o != nil && e.GetTerminal() {
 			s.unwritten = appendItem(s.unwritten, itemEnd, o.number)
 			delete(s.open, e.GetDesc().GetName())
+			s.ended[e.GetDesc().GetName()] = true
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/daybook-dev/daybook/logs/logpb"
 )
 
 // state is what matters of a file of streams.
@@ -82,6 +84,25 @@ func TestStreamsProperty(t *testing.T) {
 	})
 }
 
+// TestEndOvertakes has bundles that arrive in another order than they were made in.
+func TestEndOvertakes(t *testing.T) {
+	s, err := openStreams(filepath.Join(t.TempDir(), "streams"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	first, last := bundle("s", 0, false, "a"), bundle("s", 1, true, "b")
+	for _, b := range []*logpb.ButlerLogBundle{last, first} {
+		if err := s.note(b); err != nil {
+			t.Fatal(err)
+		}
+		s.noteEnds(b)
+	}
+	if len(s.open) != 0 {
+		t.Error("a stream that has ended is open")
+	}
+}
+
 func TestStreamsAreRewritten(t *testing.T) {
 	s, err := openStreams(filepath.Join(t.TempDir(), "streams"))
 	if err != nil {
@@ -102,7 +123,7 @@ func TestStreamsAreRewritten(t *testing.T) {
 }
 
 func FuzzStreams(f *testing.F) {
-	s := streams{open: map[string]*openStream{}}
+	s := newStreams("")
 	b := bundle("s", 0, true, "a", "b")
 	if err := s.note(b); err != nil {
 		f.Fatal(err)
@@ -111,13 +132,13 @@ func FuzzStreams(f *testing.F) {
 	f.Add(frameItems(s.unwritten))
 	f.Add([]byte{1, 2, 3})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := streams{open: map[string]*openStream{}}
+		s := newStreams("")
 		n, err := s.replay(data)
 		if n < 0 || n > int64(len(data)) {
 			t.Fatalf("%d of %d bytes are good", n, len(data))
 		}
 		// Items that pass their checksum may still be anything.
-		_ = (&streams{open: map[string]*openStream{}}).apply(data, map[uint64]*openStream{})
+		_ = newStreams("").apply(data, map[uint64]*openStream{})
 		if err == nil && n == 0 && len(s.open) > 0 {
 			t.Fatal("streams out of nothing")
 		}
