@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -81,10 +82,27 @@ func (h *handler) findStream(ctx context.Context, project, path string) (*dayboo
 		return nil, err
 	}
 	s, err := h.logs.GetStream(ctx, &daybookv1.GetStreamRequest{Project: project, Path: path})
+	if err = fault.FromGRPC(err); fault.Is(err, fault.NotFound) && h.awaitStream(ctx, project, path) {
+		s, err = h.logs.GetStream(ctx, &daybookv1.GetStreamRequest{Project: project, Path: path})
+		err = fault.FromGRPC(err)
+	}
 	if err != nil {
-		return nil, fault.FromGRPC(err)
+		return nil, err
 	}
 	return s, nil
+}
+
+// awaitStream holds a request for a stream that is not there for a moment: a command prints the address of its page before its first
+// byte gets here. It reports whether the stream has come.
+func (h *handler) awaitStream(ctx context.Context, project, path string) bool {
+	ctx, cancel := context.WithTimeout(ctx, h.hold)
+	defer cancel()
+	f, err := h.logs.Follow(ctx, &daybookv1.FollowRequest{Project: project, Path: path, Index: math.MaxInt64, Wait: true})
+	if err != nil {
+		return false
+	}
+	_, err = f.Recv()
+	return err == nil
 }
 
 func validate(project, path string) error {

@@ -316,6 +316,7 @@ func serveOptions(t *testing.T, f *fakeLogs, change func(*handler)) *httptest.Se
 	h, routes := newHandler(Config{
 		Logs: dial(t, f), Version: "v1.2.3 <test>", Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
+	h.hold = time.Millisecond // tests ask for much that is not there
 	change(h)
 	ctx, cancel := context.WithCancel(context.Background())
 	s := httptest.NewUnstartedServer(routes)

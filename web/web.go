@@ -50,6 +50,7 @@ func newHandler(c Config) (*handler, http.Handler) {
 		log:       c.Logger,
 		metrics:   newMetrics(c.Registerer),
 		heartbeat: 15 * time.Second,
+		hold:      time.Second,
 		assets:    loadAssets(c.Version),
 	}
 	mux := http.NewServeMux()
@@ -77,6 +78,7 @@ type handler struct {
 	log       *slog.Logger
 	metrics   *metrics
 	heartbeat time.Duration
+	hold      time.Duration
 	assets    *assets
 }
 

@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -336,3 +338,31 @@ type responseRecorder struct {
 func (r *responseRecorder) Header() http.Header         { return r.header }
 func (r *responseRecorder) Write(p []byte) (int, error) { return len(p), nil }
 func (r *responseRecorder) WriteHeader(status int)      { r.status = status }
+
+// The address of a page is told before the stream's first byte gets to the server; who is fast is not turned away.
+func TestStreamThatIsAboutToCome(t *testing.T) {
+	f := newFake()
+	s := serveOptions(t, f, func(h *handler) { h.hold = time.Minute })
+	statuses := make(chan int, 3)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, path := range []string{"/logs/local/" + stdout, "/logs/local/" + stdout + "?format=raw", "/api/v1/stream/local/" + stdout} {
+		wg.Go(func() {
+			r, err := http.Get(s.URL + path)
+			if err != nil {
+				t.Error(err)
+				statuses <- 0
+				return
+			}
+			_, _ = io.Copy(io.Discard, r.Body)
+			_ = r.Body.Close()
+			statuses <- r.StatusCode
+		})
+	}
+	f.end(f.add(stdout, logpb.StreamType_TEXT), daybookv1.StreamState_COMPLETE, "")
+	for range 3 {
+		if status := <-statuses; status != http.StatusOK {
+			t.Errorf("status %d", status)
+		}
+	}
+}

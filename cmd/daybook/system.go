@@ -160,7 +160,7 @@ func (s *system) serve(reg *prometheus.Registry) error {
 	}
 	s.onClose(func(context.Context) error { return s.conn.Close() })
 
-	grpcServer := grpc.NewServer(append(client.ServerOptions(), panicsAreErrors(s.Log)...)...)
+	grpcServer := grpc.NewServer(append(append(client.ServerOptions(), grpc.WaitForHandlers(true)), panicsAreErrors(s.Log)...)...)
 	protocol.RegisterJournalServer(grpcServer, s.journals)
 	s.coord.Register(grpcServer)
 
@@ -178,7 +178,7 @@ func (s *system) serve(reg *prometheus.Registry) error {
 	pages.HandleFunc("POST /handover", s.serveHandover)
 	requests, endRequests := context.WithCancel(context.Background())
 	httpServer := &http.Server{
-		Handler:           pages,
+		Handler:           ownHost(pages),
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelInfo),
