@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/daybook-dev/daybook/journal/client"
 	"github.com/daybook-dev/daybook/journal/protocol"
@@ -36,7 +37,11 @@ func measureAppend(r *run, clients int) {
 	_, err = client.ApplyJournals(r.ctx, journals, &protocol.ApplyRequest{Changes: []*protocol.ApplyRequest_Change{{
 		Upsert: &protocol.JournalSpec{
 			Name: journal, Replication: 1,
-			Fragment: &protocol.JournalSpec_Fragment{Length: 1 << 30, CompressionCodec: protocol.CompressionCodec_NONE},
+			Fragment: &protocol.JournalSpec_Fragment{
+				Length:           1 << 30,
+				CompressionCodec: protocol.CompressionCodec_NONE,
+				RefreshInterval:  durationpb.New(time.Hour),
+			},
 		},
 	}}})
 	if err != nil {

@@ -102,6 +102,8 @@ func TestSoloIsSeenByOthers(t *testing.T) {
 	c := runWriter(t, h, "solo/first", testkit.Writer{Stdout: text(1, 40_000), Gate: gate.Addr()})
 	gate.Await(c.Process)
 	match := c.Await(c.Stderr, page)
+	follower := h.Start("tail", "-f", c.path("stdout"))
+	follower.Await(follower.Stdout, regexp.MustCompile(`^1 `))
 	fetch(t, match[1]+"/logs/"+match[2])
 
 	other := runWriter(t, h, "solo/second", testkit.Writer{Stdout: text(2, 40_000)})
