@@ -58,6 +58,9 @@ func NewReader(r io.Reader, codec pb.CompressionCodec) (io.ReadCloser, error) {
 		return nil, codec.Validate()
 	}
 	d.source, d.codec = src, codec
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF // Even a file without content has a header.
+	}
 	if err != nil {
 		return nil, d.explain(err)
 	}
