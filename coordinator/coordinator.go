@@ -76,7 +76,8 @@ func (c *Coordinator) Register(s grpc.ServiceRegistrar) {
 	daybookv1.RegisterLogsServer(s, c.Logs())
 }
 
-// Registration, Services and Logs are doors for callers within the process. Their errors are statuses, as those of the wire.
+// Registration is the door of Butlers. It, Services and Logs serve callers within the process; their errors are statuses, as those
+// of the wire.
 func (c *Coordinator) Registration() logdog.RegistrationServer { return c.registration }
 
 // Services is the door of Collectors and Archivists.

@@ -219,8 +219,10 @@ func chunks(t *rapid.T, data []byte, push func([]byte, time.Duration)) {
 }
 
 // pieces are what makes text difficult.
-var pieces = rapid.SampledFrom([]string{"\n", "\r", "\r\n", "a", "word", "ü", "→", "😀", "\xff", "\xe2\x86", "\xf0\x9f\x98", "\x80", "\ufffd",
-	"a rather long run of text without any line break"})
+var pieces = rapid.SampledFrom([]string{
+	"\n", "\r", "\r\n", "a", "word", "ü", "→", "😀", "\xff", "\xe2\x86", "\xf0\x9f\x98", "\x80", "\ufffd",
+	"a rather long run of text without any line break",
+})
 
 // parseAll gives random chunks to a parser with random limits and returns all entries.
 func parseAll(t *rapid.T, typ logpb.StreamType, data []byte) []*logpb.LogEntry {

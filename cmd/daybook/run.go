@@ -129,8 +129,8 @@ type capture struct {
 
 	// The user is told once of each: that output waits in the spool, and that it was refused or lost.
 	spooled, refused notice
-	outage   sync.WaitGroup
-	stopWait context.CancelFunc
+	outage           sync.WaitGroup
+	stopWait         context.CancelFunc
 }
 
 func (c *runCmd) openCapture(ctx context.Context, e *env, prefix types.StreamName) (_ *capture, err error) {

@@ -310,7 +310,7 @@ func (r *dirReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := r.section.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = kinded("read", r.key, err)
 	}
 	return n, err

@@ -204,6 +204,7 @@ func (m *Mem) Files() []string {
 
 func pathError(op, name string, err error) error { return &fs.PathError{Op: op, Path: name, Err: err} }
 
+// Open implements FS.
 func (m *Mem) Open(name string) (File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -214,6 +215,7 @@ func (m *Mem) Open(name string) (File, error) {
 	return &memFile{m, n, name}, nil
 }
 
+// Create implements FS.
 func (m *Mem) Create(name string) (File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -231,6 +233,7 @@ func (m *Mem) Create(name string) (File, error) {
 	return &memFile{m, n, name}, nil
 }
 
+// Rename implements FS.
 func (m *Mem) Rename(oldName, newName string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -246,6 +249,7 @@ func (m *Mem) Rename(oldName, newName string) error {
 	return nil
 }
 
+// Remove implements FS.
 func (m *Mem) Remove(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -276,6 +280,7 @@ func (m *Mem) MkdirAll(dir string) error {
 	return nil
 }
 
+// ReadDir implements FS.
 func (m *Mem) ReadDir(dir string) ([]fs.DirEntry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -297,6 +302,7 @@ func (m *Mem) ReadDir(dir string) ([]fs.DirEntry, error) {
 	return out, nil
 }
 
+// SyncDir implements FS.
 func (m *Mem) SyncDir(dir string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

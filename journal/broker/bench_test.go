@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"errors"
 	"io"
 	"slices"
 	"sync"
@@ -104,7 +105,7 @@ func BenchmarkBacklog(b *testing.B) {
 				var n int
 				for {
 					resp, err := stream.Recv()
-					if err == io.EOF {
+					if errors.Is(err, io.EOF) {
 						break
 					}
 					if err != nil {

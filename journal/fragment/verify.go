@@ -1,7 +1,7 @@
 package fragment
 
 import (
-	"crypto/sha1" //nolint:gosec // The protocol's choice; it guards against accidents only.
+	"crypto/sha1"
 	"errors"
 	"hash"
 	"io"

@@ -103,16 +103,22 @@ func TestHuman(t *testing.T) {
 	}{
 		{name: "no entries"},
 		{name: "no content", entries: []*logpb.LogEntry{{}}},
-		{name: "one byte, empty", entries: []*logpb.LogEntry{datagram(3, "a", nil), datagram(4, "", nil)},
-			want: "Datagram #3 (1 byte)\n" + dump("a") + "Datagram #4 (0 bytes)\n\n"},
-		{name: "custom, declined", human: render.Human{Datagram: custom}, entries: []*logpb.LogEntry{datagram(0, "y", nil), datagram(1, "x", nil)},
-			want: "Datagram #0 (1 byte)\n<y>\nDatagram #1 (1 byte)\n" + dump("x")},
+		{
+			name: "one byte, empty", entries: []*logpb.LogEntry{datagram(3, "a", nil), datagram(4, "", nil)},
+			want: "Datagram #3 (1 byte)\n" + dump("a") + "Datagram #4 (0 bytes)\n\n",
+		},
+		{
+			name: "custom, declined", human: render.Human{Datagram: custom}, entries: []*logpb.LogEntry{datagram(0, "y", nil), datagram(1, "x", nil)},
+			want: "Datagram #0 (1 byte)\n<y>\nDatagram #1 (1 byte)\n" + dump("x"),
+		},
 		{name: "last fragment missing", entries: []*logpb.LogEntry{
 			datagram(0, "ab", &logpb.Datagram_Partial{}), datagram(1, "cd", &logpb.Datagram_Partial{}),
 			datagram(1, "ef", &logpb.Datagram_Partial{Index: 1, Last: true}),
 		}, want: "Datagram #0 (2 bytes)\n" + dump("ab") + "Datagram #1 (4 bytes)\n" + dump("cdef")},
-		{name: "end missing", entries: []*logpb.LogEntry{datagram(0, "ab", &logpb.Datagram_Partial{})},
-			want: "Datagram #0 (2 bytes)\n" + dump("ab")},
+		{
+			name: "end missing", entries: []*logpb.LogEntry{datagram(0, "ab", &logpb.Datagram_Partial{})},
+			want: "Datagram #0 (2 bytes)\n" + dump("ab"),
+		},
 		{name: "prefix", human: render.Human{Prefix: func(dst []byte, _ *logpb.LogEntry, l *logpb.Text_Line) []byte {
 			return fmt.Appendf(dst, "%d: ", len(l.GetValue()))
 		}}, entries: []*logpb.LogEntry{text("one"), text("")}, want: "3: one\n0: \n"},

@@ -10,6 +10,7 @@ package memory
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -46,7 +47,7 @@ func New() *Storage { return &Storage{} }
 func (s *Storage) SetErr(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != storage.ErrClosed {
+	if !errors.Is(s.err, storage.ErrClosed) {
 		s.err = err
 	}
 }
@@ -211,7 +212,7 @@ func (s *Storage) Sync(ctx context.Context) error {
 func (s *Storage) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err == storage.ErrClosed {
+	if errors.Is(s.err, storage.ErrClosed) {
 		return storage.ErrClosed
 	}
 	s.err = storage.ErrClosed

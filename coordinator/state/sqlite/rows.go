@@ -23,11 +23,12 @@ const (
 func prefixTargets(p *state.Prefix) (targets []any, done func() error) {
 	var source []byte
 	return []any{
-			&p.Seq, &p.Project, &p.Prefix, &p.Realm, (*[]byte)(&p.Secret), &p.OpNonce, &source,
-			instant{&p.Created}, instant{&p.Expires},
-		}, func() error {
-			return json.Unmarshal(source, &p.Source)
-		}
+		&p.Seq, &p.Project, &p.Prefix, &p.Realm, (*[]byte)(&p.Secret), &p.OpNonce, &source,
+		instant{&p.Created},
+		instant{&p.Expires},
+	}, func() error {
+		return json.Unmarshal(source, &p.Source)
+	}
 }
 
 func streamTargets(s *state.Stream) (targets []any, done func() error) {

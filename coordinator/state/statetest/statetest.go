@@ -202,8 +202,17 @@ func findStreams(t *testing.T, f *fixture) {
 	f.addStream(f.addPrefix("other", "a"), "stdout")
 	slices.Reverse(paths)
 	for _, test := range []struct{ prefix, name string }{
-		{"", ""}, {"a", ""}, {"a/b", "stdout"}, {"a/*", ""}, {"a/**", ""}, {"**/b", ""}, {"*/b", "steps/**"}, {"", "**/stdout"}, {"", "steps/*/std*"},
-		{"nothing", ""}, {"a/**/c", ""},
+		{"", ""},
+		{"a", ""},
+		{"a/b", "stdout"},
+		{"a/*", ""},
+		{"a/**", ""},
+		{"**/b", ""},
+		{"*/b", "steps/**"},
+		{"", "**/stdout"},
+		{"", "steps/*/std*"},
+		{"nothing", ""},
+		{"a/**/c", ""},
 	} {
 		prefix, err := state.ParsePattern(test.prefix)
 		if err != nil {

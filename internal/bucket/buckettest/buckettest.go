@@ -187,7 +187,10 @@ func testList(t *testing.T, b bucket.Bucket) {
 		wantKeys(t, b, prefix, want...)
 	}
 	n := 0
-	for range b.List(t.Context(), "") {
+	for _, err := range b.List(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if n++; n == 2 {
 			break
 		}

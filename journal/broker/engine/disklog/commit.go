@@ -136,7 +136,7 @@ func (l *Log) place(j *journal, next *state, body *appendBody, src *source) (*st
 	}
 	c := j.content(next.open.Begin)
 	at := next.open.Len()
-	h := next.hash
+	var h hash.Hash
 	switch {
 	case src.taken:
 		h = src.hash

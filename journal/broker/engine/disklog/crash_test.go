@@ -369,8 +369,11 @@ func TestDamagedSpecs(t *testing.T) {
 	l := open(t, "/data", opts)
 	remove := &protocol.ApplyRequest_Change{Delete: "test/a", ExpectModRevision: -1}
 	for _, c := range []*protocol.ApplyRequest_Change{
-		{Upsert: enginetest.Spec("test/a")}, remove, {Upsert: enginetest.Spec("test/a")},
-		{Upsert: enginetest.Spec("test/a"), ExpectModRevision: -1}, {Upsert: enginetest.Spec("test/b")},
+		{Upsert: enginetest.Spec("test/a")},
+		remove,
+		{Upsert: enginetest.Spec("test/a")},
+		{Upsert: enginetest.Spec("test/a"), ExpectModRevision: -1},
+		{Upsert: enginetest.Spec("test/b")},
 	} {
 		if _, err := l.Apply(t.Context(), []*protocol.ApplyRequest_Change{c}); err != nil {
 			t.Fatal(err)
