@@ -60,7 +60,7 @@ func SHA1SumFromDigest(d [sha1.Size]byte) *SHA1Sum {
 
 // SHA1SumOf returns the sum of b.
 func SHA1SumOf(b []byte) *SHA1Sum {
-	return SHA1SumFromDigest(sha1.Sum(b)) //nolint:gosec // The protocol's choice; it guards against accidents only.
+	return SHA1SumFromDigest(sha1.Sum(b))
 }
 
 // ToDigest returns the digest that the message carries; all zeros for nil.
