@@ -1,13 +1,14 @@
 // Package bucket keeps immutable objects under names: archives, and the fragments of journals. One small interface stands
-// before a directory (OpenDir), memory for tests (NewMem), and object stores. All are held to the tests of package buckettest.
+// before a directory (OpenDir, OpenTree), memory for tests (NewMem), and object stores (package cloud). All are held to the
+// tests of package buckettest.
 //
 // An object appears whole and durable when its Writer commits, or not at all. A key that exists is replaced atomically.
 //
 // Keys have the form of relative paths: segments of at most 255 bytes, divided by '/'. Rules that keep them safe as file names
 // everywhere are in ValidateKey.
 //
-// Errors have kinds (package fault): NotFound is a missing object, and never a bucket that cannot be reached; Invalid is a
-// key that is none. Everything is safe for concurrent use, except a Writer and a reader, which serve one goroutine each.
+// Errors have kinds (package fault): NotFound is a missing object, and never a bucket that cannot be reached; Denied is a lack
+// of permission; Invalid is a key that is none. ErrMissing is in the chain when there is no such bucket. Everything is safe for concurrent use, except a Writer and a reader, which serve one goroutine each.
 package bucket
 
 import (
@@ -27,6 +28,9 @@ import (
 type Bucket interface {
 	// Create begins to write an object. The caller ends with Commit or Abort.
 	Create(ctx context.Context, key string) (Writer, error)
+	// Upload writes an object whose content is at hand, as large as the store allows, without holding it in memory. It
+	// returns when the object is durable and visible.
+	Upload(ctx context.Context, key string, object Object) error
 	// Get reads length bytes from offset; a negative length reads to the end. What lies beyond the end is left out. A
 	// failure in the middle is an error of Read, never an early end.
 	Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
@@ -36,6 +40,9 @@ type Bucket interface {
 	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
 	// Delete removes an object. That there is none is no error.
 	Delete(ctx context.Context, key string) error
+	// SignedURL returns a URL from which anybody can get the object for a time. The error is Unimplemented where that
+	// is not possible.
+	SignedURL(ctx context.Context, key string, ttl time.Duration) (string, error)
 	// URL names the object for the records of others. It holds no secret and does not depend on where the bucket happens
 	// to lie today, when that can change.
 	URL(key string) string
@@ -54,12 +61,27 @@ type Writer interface {
 	Abort()
 }
 
+// Object is an object to be uploaded.
+type Object struct {
+	Content io.ReaderAt
+	Size    int64
+	// Encoding is the content's encoding in the sense of HTTP, for stores that take it off for those who do not know it.
+	Encoding string
+	// IfAbsent refuses to replace an object: the error is of kind Exists. Stores that cannot promise that do their best.
+	IfAbsent bool
+}
+
 // Info describes an object.
 type Info struct {
 	Key      string
 	Size     int64
 	Modified time.Time
+	// MD5 is the sum of the content, where the store tells.
+	MD5 []byte
 }
+
+// ErrMissing is in the chain of an error if the bucket itself does not exist.
+var ErrMissing = errors.New("no such bucket")
 
 // Put writes the whole of r as an object.
 func Put(ctx context.Context, b Bucket, key string, r io.Reader) error {

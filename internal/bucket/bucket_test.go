@@ -28,6 +28,50 @@ func TestDir(t *testing.T) {
 	})
 }
 
+func TestTree(t *testing.T) {
+	buckettest.Run(t, func(t *testing.T) bucket.Bucket {
+		d, err := bucket.OpenTree(t.TempDir(), "test")
+		if err != nil {
+			t.Fatalf("OpenTree: %v", err)
+		}
+		return d
+	})
+}
+
+// TestTreeMissing checks that a tree that is not there is neither made nor taken for an empty one, nor is another in its place.
+func TestTreeMissing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tree")
+	if _, err := bucket.OpenTree(dir, "b"); !errors.Is(err, bucket.ErrMissing) {
+		t.Errorf("OpenTree without a directory: %v; want ErrMissing", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d, err := bucket.OpenTree(dir, "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, what := range []string{"gone", "replaced"} {
+		if what == "gone" {
+			if err := os.Rename(dir, dir+"-away"); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		var listErr error
+		for _, err := range d.List(t.Context(), "") {
+			listErr = err
+		}
+		for op, err := range map[string]error{"Put": bucket.Put(t.Context(), d, "a/k", strings.NewReader("x")), "List": listErr} {
+			if !errors.Is(err, bucket.ErrMissing) || !fault.Is(err, fault.Transient) {
+				t.Errorf("%s with the directory %s: %v; want ErrMissing", op, what, err)
+			}
+		}
+	}
+}
+
 // TestDirMissing checks that a base directory that is not there is neither filled nor taken for an empty bucket.
 func TestDirMissing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "disk")

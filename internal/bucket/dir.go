@@ -33,11 +33,13 @@ const (
 
 // Dir is a bucket in a directory. Any number of processes can share it.
 //
-// An object is a file. It is written under a temporary name in the base directory, synced, and renamed; then the directories
-// are synced. A base directory that vanished (an unmounted disk) is never made anew.
+// An object is a file. It is written under a temporary name in the base directory, or in a tree next to its place, synced, and
+// renamed; then the directories are synced. A base directory that vanished (an unmounted disk) is never made anew.
 type Dir struct {
 	name string
 	root *os.Root
+	// tree says that the directory is not ours alone, and has no marker.
+	tree bool
 
 	mu    sync.Mutex
 	swept time.Time
@@ -100,14 +102,44 @@ func OpenDir(dir, name string) (*Dir, error) {
 	return d, nil
 }
 
+// OpenTree opens a directory that holds whatever it holds as a bucket. What is no object of ours may be listed.
+func OpenTree(dir, name string) (*Dir, error) {
+	root, err := os.OpenRoot(dir)
+	if notThere(err) {
+		return nil, fault.New(fault.Transient, "bucket: open %s: %w: %w", dir, ErrMissing, err)
+	}
+	if err != nil {
+		return nil, kinded("open", dir, err)
+	}
+	return &Dir{name: name, root: root, tree: true}, nil
+}
+
 // present fails if the base directory is not there.
 func (d *Dir) present() error {
+	if d.tree {
+		return d.presentTree()
+	}
 	_, err := d.root.Lstat(markerName)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fault.New(fault.Transient, "bucket: %s has no file %s: the disk is not mounted, or this is no bucket", d.root.Name(), markerName)
+		return fault.New(fault.Transient, "bucket: %s has no file %s: the disk is not mounted, or this is no bucket: %w", d.root.Name(), markerName, ErrMissing)
 	}
 	if err != nil {
 		return kinded("find", markerName, err)
+	}
+	return nil
+}
+
+// presentTree fails if the directory's name does not lead to it any more: it was removed, or a disk was mounted over it.
+func (d *Dir) presentTree() error {
+	named, err := os.Stat(d.root.Name())
+	if err == nil {
+		var held fs.FileInfo
+		if held, err = d.root.Stat("."); err == nil && !os.SameFile(named, held) {
+			err = errors.New("another directory has taken its place")
+		}
+	}
+	if err != nil {
+		return fault.New(fault.Transient, "bucket: %s: %w: %w", d.root.Name(), ErrMissing, err)
 	}
 	return nil
 }
@@ -116,8 +148,8 @@ func (d *Dir) present() error {
 func (d *Dir) sweep() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if time.Since(d.swept) < sweepEvery {
-		return nil
+	if d.tree || time.Since(d.swept) < sweepEvery {
+		return nil // a tree is swept where it is listed
 	}
 	entries, err := d.readDir(".")
 	if err != nil {
@@ -151,8 +183,11 @@ func (d *Dir) readDir(name string) ([]fs.DirEntry, error) {
 // kinded names the operation and gives an error of the file system its kind.
 func kinded(op, key string, err error) error {
 	kind := fault.Transient
-	if notThere(err) {
+	switch {
+	case notThere(err):
 		kind = fault.NotFound
+	case errors.Is(err, fs.ErrPermission):
+		kind = fault.Denied
 	}
 	return fault.New(kind, "bucket: %s %s: %w", op, key, err)
 }
@@ -183,12 +218,57 @@ func (d *Dir) Create(ctx context.Context, key string) (Writer, error) {
 	if err := d.sweep(); err != nil {
 		return nil, err
 	}
-	partial := partialPrefix + rand.Text()
-	f, err := d.root.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f, partial, err := d.createPartial(path.Dir(key))
 	if err != nil {
 		return nil, kinded("create", key, err)
 	}
 	return &dirWriter{ctx: ctx, dir: d, key: key, partial: partial, file: f}, nil
+}
+
+// createPartial creates the file that an object in the directory dir is written to.
+func (d *Dir) createPartial(dir string) (*os.File, string, error) {
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	partial := partialPrefix + rand.Text()
+	if !d.tree {
+		f, err := d.root.OpenFile(partial, flags, 0o666)
+		return f, partial, err
+	}
+	// Another file system may be mounted on the way, and files are not renamed across that.
+	partial = path.Join(dir, partial)
+	var f *os.File
+	err := d.among(dir, 0o750, func() (err error) {
+		f, err = d.root.OpenFile(partial, flags, 0o640)
+		return err
+	})
+	return f, partial, err
+}
+
+// among makes a directory and does something in it, again if a Delete has removed the directory meanwhile.
+func (d *Dir) among(dir string, perm fs.FileMode, do func() error) error {
+	for attempt := 0; ; attempt++ {
+		err := d.root.MkdirAll(dir, perm)
+		if err == nil {
+			err = do()
+		}
+		// MkdirAll tells of directories that vanish on the way in either form.
+		if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) || attempt == 100 {
+			return err
+		}
+	}
+}
+
+// Upload implements Bucket.
+func (d *Dir) Upload(ctx context.Context, key string, o Object) error {
+	if o.IfAbsent {
+		if _, err := d.Stat(ctx, key); err == nil {
+			return exists(key)
+		}
+	}
+	return Put(ctx, d, key, io.NewSectionReader(o.Content, 0, o.Size))
+}
+
+func exists(key string) error {
+	return fault.New(fault.Exists, "bucket: upload %s: there is such an object", key)
 }
 
 type dirWriter struct {
@@ -241,18 +321,12 @@ func (w *dirWriter) Abort() {
 // publish renames a partial file to its key and makes that durable.
 func (d *Dir) publish(partial, key string) error {
 	parent := path.Dir(key)
-	for attempt := 0; ; attempt++ {
-		err := d.root.MkdirAll(parent, 0o777)
-		if err == nil {
-			err = d.root.Rename(partial, key)
-		}
-		if err == nil {
-			break
-		}
-		// A Delete may have removed a directory on the way, which MkdirAll tells in either form.
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) || attempt == 100 {
-			return err
-		}
+	perm := fs.FileMode(0o777)
+	if d.tree {
+		perm = 0o750
+	}
+	if err := d.among(parent, perm, func() error { return d.root.Rename(partial, key) }); err != nil {
+		return err
 	}
 	// All directories on the way are synced: one that is there already may have been made by another a moment ago.
 	for dir := parent; ; dir = path.Dir(dir) {
@@ -340,7 +414,12 @@ func (d *Dir) List(ctx context.Context, prefix string) iter.Seq2[Info, error] {
 			yield(Info{}, err)
 			return
 		}
-		d.walk(ctx, ".", prefix, yield)
+		// What lies above the prefix may be large and need not be looked at.
+		top := "."
+		if i := strings.LastIndexByte(prefix, '/'); i > 0 && ValidateKey(prefix[:i]) == nil {
+			top = prefix[:i]
+		}
+		d.walk(ctx, top, prefix, yield)
 	}
 }
 
@@ -354,8 +433,8 @@ func (d *Dir) walk(ctx context.Context, dir, prefix string, yield func(Info, err
 		return fail(err)
 	}
 	entries, err := d.readDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return true // removed meanwhile
+	if notThere(err) {
+		return true // removed meanwhile, or never there
 	}
 	if err != nil {
 		return fail(kinded("list", dir, err))
@@ -364,7 +443,11 @@ func (d *Dir) walk(ctx context.Context, dir, prefix string, yield func(Info, err
 	keys := make([]string, 0, len(entries))
 	for _, e := range entries {
 		key := path.Join(dir, e.Name())
-		if dir == "." && (e.Name() == markerName || strings.HasPrefix(e.Name(), partialPrefix)) {
+		if dir == "." && e.Name() == markerName {
+			continue
+		}
+		if strings.HasPrefix(e.Name(), partialPrefix) && (d.tree || dir == ".") {
+			d.clean(key, e)
 			continue
 		}
 		if e.IsDir() {
@@ -396,6 +479,13 @@ func (d *Dir) walk(ctx context.Context, dir, prefix string, yield func(Info, err
 	return true
 }
 
+// clean removes a partial file of a tree, if it is old. What cannot be removed stays until the next time.
+func (d *Dir) clean(name string, e fs.DirEntry) {
+	if info, err := e.Info(); d.tree && err == nil && time.Since(info.ModTime()) > partialAge {
+		_ = d.root.Remove(name)
+	}
+}
+
 // Delete implements Bucket. Directories that it empties go too.
 func (d *Dir) Delete(ctx context.Context, key string) error {
 	if err := errors.Join(ValidateKey(key), ctx.Err()); err != nil {
@@ -417,6 +507,11 @@ func (d *Dir) Delete(ctx context.Context, key string) error {
 		return kinded("delete", key, err)
 	}
 	return nil
+}
+
+// SignedURL implements Bucket.
+func (d *Dir) SignedURL(_ context.Context, key string, _ time.Duration) (string, error) {
+	return "", fault.New(fault.Unimplemented, "bucket: sign a URL of %s: a directory has none that others can use", key)
 }
 
 // URL implements Bucket. It does not tell the directory, which may be moved.

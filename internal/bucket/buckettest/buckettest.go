@@ -4,6 +4,7 @@ package buckettest
 import (
 	"bytes"
 	"context"
+	"crypto/md5" //nolint:gosec // Stores report this sum.
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ func Run(t *testing.T, open func(t *testing.T) bucket.Bucket) {
 		run  func(*testing.T, bucket.Bucket)
 	}{
 		{"PutGet", testPutGet},
+		{"Upload", testUpload},
 		{"Atomic", testAtomic},
 		{"List", testList},
 		{"Delete", testDelete},
@@ -102,6 +104,44 @@ func testPutGet(t *testing.T, b bucket.Bucket) {
 	}
 	if _, err := b.Get(t.Context(), "a/b/c", -1, -1); !fault.Is(err, fault.Invalid) {
 		t.Errorf("Get from -1: %v; want Invalid", err)
+	}
+}
+
+func testUpload(t *testing.T, b bucket.Bucket) {
+	upload := func(key, content string, absent bool) error {
+		return b.Upload(t.Context(), key, bucket.Object{Content: strings.NewReader(content), Size: int64(len(content)), IfAbsent: absent})
+	}
+	for _, content := range []string{"first", ""} {
+		if err := upload("a/b"+content, content, true); err != nil {
+			t.Fatalf("Upload: %v", err)
+		}
+		if got := get(t, b, "a/b"+content, 0, -1); got != content {
+			t.Errorf("the object is %q, want %q", got, content)
+		}
+	}
+	if err := upload("a/bfirst", "other", true); !fault.Is(err, fault.Exists) {
+		t.Errorf("Upload of what is there: %v; want Exists", err)
+	}
+	if got := get(t, b, "a/bfirst", 0, -1); got != "first" {
+		t.Errorf("the object is %q", got)
+	}
+	if err := upload("a/bfirst", "second", false); err != nil {
+		t.Errorf("Upload: %v", err)
+	}
+	if got := get(t, b, "a/bfirst", 0, -1); got != "second" {
+		t.Errorf("the object is %q", got)
+	}
+	info, err := b.Stat(t.Context(), "a/bfirst")
+	if sum := md5.Sum([]byte("second")); err != nil || info.MD5 != nil && !bytes.Equal(info.MD5, sum[:]) { //nolint:gosec // Stores report this sum.
+		t.Errorf("Stat = %+v, %v; want no sum or %x", info, err, sum)
+	}
+	if err := upload("a//b", "x", false); !fault.Is(err, fault.Invalid) {
+		t.Errorf("Upload without a key: %v; want Invalid", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.Upload(ctx, "late", bucket.Object{Content: strings.NewReader("x"), Size: 1}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Upload: %v; want context.Canceled", err)
 	}
 }
 
