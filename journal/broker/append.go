@@ -3,72 +3,57 @@ package broker
 import (
 	"context"
 	"errors"
-	"io"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/auth"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
 
-const (
-	// maxBuffered is the largest append that is received in memory.
-	maxBuffered = 1 << 20
-	// maxRegisters is the largest encoding of a journal's registers. They travel with commits.
-	maxRegisters = 64 << 10
-)
+// maxRegisters is the largest encoding of a journal's registers. They travel with commits.
+const maxRegisters = 64 << 10
 
 // Append receives an append and commits it (spec protocol 10.4).
 func (b *Broker) Append(stream grpc.ClientStreamingServer[protocol.AppendRequest, protocol.AppendResponse]) (err error) {
-	done, err := b.begin()
+	c, err := b.enter(stream.Context(), "Append", auth.Append)
 	if err != nil {
-		return fault.GRPC(err)
+		return err
 	}
-	defer done()
-	resp := new(protocol.AppendResponse)
-	defer b.metrics.call("Append", func() string { return resp.GetStatus().String() })(&err)
+	defer c.end(&err)
 
 	opening, err := stream.Recv()
 	if err == nil {
 		err = opening.Validate()
 	}
 	if err != nil {
-		return fault.GRPC(err)
+		return err
 	}
-	a := &appending{broker: b, stream: stream, request: opening, resp: resp}
-	defer a.drop()
-	if err := a.run(stream.Context()); err != nil {
-		return fault.GRPC(err)
+	a := &appending{broker: b, call: c, stream: stream, request: opening, resp: new(protocol.AppendResponse)}
+	err = a.run(c.ctx)
+	if c.status = a.resp.GetStatus(); err != nil || c.status != protocol.Status_OK {
+		b.rollBack(a.resolved.journal, &a.content)
+	} else {
+		b.drop(a.resolved.journal, &a.content)
 	}
-	return stream.SendAndClose(resp)
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(a.resp)
 }
 
 // appending is an append on its way.
 type appending struct {
 	broker   *Broker
+	call     *call
 	stream   grpc.ClientStreamingServer[protocol.AppendRequest, protocol.AppendResponse]
 	request  *protocol.AppendRequest
 	resp     *protocol.AppendResponse
 	resolved resolution
-
-	// The content: the first message's own bytes while it is the only one, then a buffer, then a stage.
-	content []byte
-	owned   bool
-	stage   engine.Stage
-	size    int64
-}
-
-// drop releases what the content took.
-func (a *appending) drop() {
-	if a.stage == nil {
-		return
-	}
-	if err := a.stage.Close(); err != nil {
-		a.broker.logger.Warn("cannot drop the staged content of an append", "journal", a.resolved.journal, "error", err)
-	}
+	content  content
 }
 
 // run fills the response. Nothing of the stream's content is consumed before it is known that the journal takes appends.
@@ -81,7 +66,7 @@ func (a *appending) run(ctx context.Context) error {
 		return err
 	}
 	union, subtract := a.request.GetUnionRegisters(), a.request.GetSubtractRegisters()
-	if a.size == 0 && (union != nil || subtract != nil) {
+	if a.content.size == 0 && (union != nil || subtract != nil) {
 		return fault.New(fault.Invalid, "append to %s: registers change with content only", a.resolved.journal)
 	}
 	if union != nil {
@@ -96,8 +81,8 @@ func (a *appending) run(ctx context.Context) error {
 	spec := a.resolved.spec
 	req := &engine.Append{
 		Created:  spec.Created,
-		Content:  a.content,
-		Staged:   a.stage,
+		Content:  a.content.bytes,
+		Staged:   a.content.stage,
 		Offset:   protocol.Offset(a.request.GetOffset()),
 		Floor:    protocol.Offset(spec.GetSuspend().GetOffset()),
 		Check:    a.request.GetCheckRegisters(),
@@ -107,7 +92,9 @@ func (a *appending) run(ctx context.Context) error {
 		Now:      time.Now(),
 	}
 	req.Roll.Force = force
+	a.broker.metrics.committing.Inc()
 	res, err := a.broker.engine.Commit(ctx, a.resolved.journal, req)
+	a.broker.metrics.committing.Dec()
 	if err != nil {
 		return a.commitError(err)
 	}
@@ -137,7 +124,7 @@ func (a *appending) answer(res engine.Result) {
 	default:
 		a.resp.Registers = registers
 		a.resp.Commit = fragmentOf(a.resolved.journal, engine.Fragment{Begin: res.Begin, End: res.End, Sum: res.Sum, Codec: res.Codec})
-		a.broker.metrics.appendedBytes.Add(float64(a.size))
+		a.broker.metrics.commit(a.content.size)
 	}
 }
 
@@ -147,7 +134,7 @@ func (a *appending) prepare(ctx context.Context) (force bool, err error) {
 	b, req := a.broker, a.request
 	minRevision := req.GetMinEtcdRevision()
 	for {
-		a.resolved, err = b.resolve(ctx, req.GetJournal(), req.GetHeader(), minRevision)
+		a.resolved, err = b.resolve(a.call, req.GetJournal(), req.GetHeader(), minRevision)
 		if err != nil {
 			return false, err
 		}
@@ -228,74 +215,9 @@ func (b *Broker) setSuspend(ctx context.Context, spec *engine.Spec, suspend *pro
 	return revision, err
 }
 
-// receive takes the content, up to the end of the stream. Only a stream that was ended with the empty message commits.
-func (a *appending) receive(ctx context.Context) error {
-	name := a.resolved.journal
-	for commit := false; ; {
-		req, err := a.stream.Recv()
-		switch {
-		case errors.Is(err, io.EOF) && commit:
-			return nil
-		case errors.Is(err, io.EOF):
-			return fault.New(fault.Invalid, "append to %s: rolled back, since the stream ended without an empty message: %w", name, io.ErrUnexpectedEOF)
-		case err != nil:
-			return err
-		}
-		if err := req.Validate(); err != nil {
-			return err
-		}
-		a.resp.TotalChunks++
-		switch {
-		case req.IsOpening():
-			return fault.New(fault.Invalid, "append to %s: a second message with a journal", name)
-		case commit:
-			return fault.New(fault.Invalid, "append to %s: a message after the empty one", name)
-		case len(req.GetContent()) == 0:
-			commit = true
-		case !a.takesContent():
-			a.resp.Status = protocol.Status_NOT_ALLOWED
-			return nil
-		default:
-			if err := a.add(ctx, req.GetContent()); err != nil {
-				return err
-			}
-		}
-	}
-}
-
 // takesContent reports whether the journal and the mode of the append allow content.
 func (a *appending) takesContent() bool {
 	mode := a.request.GetSuspend()
 	return protocol.JournalSpec_Flag(a.resolved.spec.GetFlags()).MayWrite() &&
 		(mode == protocol.AppendRequest_SUSPEND_RESUME || mode == protocol.AppendRequest_SUSPEND_NO_RESUME)
-}
-
-func (a *appending) add(ctx context.Context, p []byte) error {
-	a.size += int64(len(p))
-	switch {
-	case a.stage != nil:
-		_, err := a.stage.Write(p)
-		return err
-	case a.content == nil && len(p) <= maxBuffered:
-		a.content = p
-		return nil
-	case len(a.content)+len(p) <= maxBuffered:
-		if !a.owned {
-			// Room for as much again: most appends are of one message or of many.
-			a.content, a.owned = append(make([]byte, 0, 2*(len(a.content)+len(p))), a.content...), true
-		}
-		a.content = append(a.content, p...)
-		return nil
-	}
-	var err error
-	if a.stage, err = a.broker.engine.Stage(ctx); err != nil {
-		return err
-	}
-	for _, p := range [][]byte{a.content, p} {
-		if _, err := a.stage.Write(p); err != nil {
-			return err
-		}
-	}
-	a.content = nil
-	return nil
 }

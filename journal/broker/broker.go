@@ -9,21 +9,24 @@
 //
 // An append that is answered with OK is as durable as its engine promises, and readers see nothing that is not. An append is
 // received whole before it competes with others, in memory if it is small and staged by the engine if not, so a client that
-// stalls holds nobody. A reader that waits costs its goroutine and nothing else: no timer, no buffer, no open file.
+// stalls holds nobody; it is cut off nevertheless. A reader that waits costs its goroutine and nothing else: no timer, no buffer, no open file.
 //
 // The broker keeps nothing of its own: several may serve the same journals if their engine is a shared one.
 // All methods are safe for concurrent use.
 package broker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/auth"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
@@ -36,11 +39,22 @@ type Config struct {
 	ID *protocol.ProcessSpec_ID
 	// Endpoint is where clients reach the broker.
 	Endpoint protocol.Endpoint
+	// Keys verify the callers' tokens. Without them everybody may do everything.
+	Keys *auth.Keys
+	// MaxAppendRate bounds the appends to each journal, in bytes a second; a journal's own maximum may be lower. Zero is no
+	// bound.
+	MaxAppendRate int64
+	// MinAppendRate is the rate, in bytes a second, below which a client that is sending an append is cut off. It may rest
+	// for a second. Zero is DefaultMinAppendRate.
+	MinAppendRate int64
 	// Logger takes reports; nil drops them.
 	Logger *slog.Logger
 	// Registerer takes metrics; nil drops them.
 	Registerer prometheus.Registerer
 }
+
+// DefaultMinAppendRate is the least rate of appends where nothing else is said, in bytes a second.
+const DefaultMinAppendRate = 64 << 10
 
 // Broker implements protocol.JournalServer. It is made by New.
 type Broker struct {
@@ -49,6 +63,8 @@ type Broker struct {
 	engine  engine.Engine
 	self    *protocol.ProcessSpec_ID
 	route   *protocol.Route
+	keys    *auth.Keys
+	rates   rates
 	logger  *slog.Logger
 	metrics *metrics
 	buffers bufferPool
@@ -76,6 +92,9 @@ func New(_ context.Context, c Config) (*Broker, error) {
 	if c.Engine == nil {
 		return nil, fault.New(fault.Invalid, "configure broker: an engine is required")
 	}
+	if c.MaxAppendRate < 0 || c.MinAppendRate < 0 {
+		return nil, fault.New(fault.Invalid, "configure broker: rates of %d and %d bytes a second are negative", c.MaxAppendRate, c.MinAppendRate)
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -88,6 +107,8 @@ func New(_ context.Context, c Config) (*Broker, error) {
 			Primary:   0,
 			Endpoints: []string{string(c.Endpoint)},
 		},
+		keys:    c.Keys,
+		rates:   rates{most: c.MaxAppendRate, least: cmp.Or(c.MinAppendRate, DefaultMinAppendRate), began: time.Now()},
 		logger:  c.Logger,
 		metrics: newMetrics(c.Registerer),
 		closing: make(chan struct{}),
@@ -106,23 +127,22 @@ func (b *Broker) Ready() error {
 
 // Trim drops the content of a journal below an offset that nobody will read any more, in whole fragments.
 func (b *Broker) Trim(ctx context.Context, journal protocol.Journal, below protocol.Offset) error {
-	done, err := b.begin()
-	if err != nil {
+	if err := b.begin(); err != nil {
 		return err
 	}
-	defer done()
+	defer b.calls.Done()
 	return b.engine.Trim(ctx, journal.StripMeta(), below)
 }
 
-// begin notes that a call has begun, for which Close waits until done.
-func (b *Broker) begin() (done func(), err error) {
+// begin notes that a call has begun, for which Close waits until calls.Done.
+func (b *Broker) begin() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.stopped {
-		return nil, errClosing
+		return errClosing
 	}
 	b.calls.Add(1)
-	return b.calls.Done, nil
+	return nil
 }
 
 // Close ends reads and watches, refuses what is new, and waits for the appends that are under way. If the context ends first,

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/auth"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
@@ -17,31 +18,32 @@ const defaultPage = 1000
 
 // ListFragments lists the fragments of a journal (spec protocol 10.7).
 func (b *Broker) ListFragments(ctx context.Context, req *protocol.FragmentsRequest) (resp *protocol.FragmentsResponse, err error) {
-	done, err := b.begin()
+	c, err := b.enter(ctx, "ListFragments", auth.Read)
 	if err != nil {
-		return nil, fault.GRPC(err)
+		return nil, err
 	}
-	defer done()
-	defer b.metrics.call("ListFragments", func() string { return resp.GetStatus().String() })(&err)
+	defer c.end(&err)
 
 	if err := req.Validate(); err != nil {
-		return nil, fault.GRPC(err)
+		return nil, err
 	}
-	resolved, err := b.resolve(ctx, req.GetJournal(), req.GetHeader(), 0)
+	resolved, err := b.resolve(c, req.GetJournal(), req.GetHeader(), 0)
 	if err != nil {
-		return nil, fault.GRPC(err)
+		return nil, err
 	}
-	resp = &protocol.FragmentsResponse{Status: resolved.readable(), Header: resolved.header}
-	if resp.GetStatus() != protocol.Status_OK {
+	c.status = resolved.readable()
+	resp = &protocol.FragmentsResponse{Status: c.status, Header: resolved.header}
+	if c.status != protocol.Status_OK {
 		return resp, nil
 	}
-	state, err := b.engine.Load(ctx, resolved.journal)
+	state, err := b.engine.Load(c.ctx, resolved.journal)
 	if fault.Is(err, fault.NotFound) {
-		resp.Status = protocol.Status_JOURNAL_NOT_FOUND
+		c.status = protocol.Status_JOURNAL_NOT_FOUND
+		resp.Status = c.status
 		return resp, nil
 	}
 	if err != nil {
-		return nil, fault.GRPC(err)
+		return nil, err
 	}
 	listFragments(resp, resolved.journal, &state, req)
 	return resp, nil
@@ -71,8 +73,13 @@ func listFragments(resp *protocol.FragmentsResponse, journal protocol.Journal, s
 }
 
 // Replicate is for the peers of a broker that replicates by itself. This one leaves that to its engine.
-func (b *Broker) Replicate(grpc.BidiStreamingServer[protocol.ReplicateRequest, protocol.ReplicateResponse]) error {
-	return fault.GRPC(fault.New(fault.Unimplemented, "this broker has no peers: its engine keeps content safe"))
+func (b *Broker) Replicate(stream grpc.BidiStreamingServer[protocol.ReplicateRequest, protocol.ReplicateResponse]) (err error) {
+	c, err := b.enter(stream.Context(), "Replicate", auth.Replicate)
+	if err != nil {
+		return err
+	}
+	defer c.end(&err)
+	return fault.New(fault.Unimplemented, "this broker has no peers: its engine keeps content safe")
 }
 
 // FragmentStoreHealth is about stores, of which this broker has none.

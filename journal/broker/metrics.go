@@ -1,11 +1,25 @@
 package broker
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/daybook-dev/daybook/journal/protocol"
+)
 
 // metrics have the names that dashboards of other brokers know, where there is one.
 type metrics struct {
 	started       *prometheus.CounterVec
 	completed     *prometheus.CounterVec
+	seconds       *prometheus.HistogramVec
+	commits       prometheus.Counter
+	rollbacks     prometheus.Counter
+	rolledBack    prometheus.Counter
+	receiving     prometheus.Gauge
+	committing    prometheus.Gauge
+	delayed       prometheus.Counter
+	stalled       prometheus.Counter
 	appendedBytes prometheus.Counter
 	readBytes     prometheus.Counter
 	blockedReads  prometheus.Gauge
@@ -19,6 +33,30 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		completed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gazette_journal_server_completed_totals", Help: "Calls that ended, by operation and status.",
 		}, []string{"operation", "status"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "daybook_journal_call_seconds", Help: "Duration of calls, by operation.", Buckets: prometheus.ExponentialBuckets(100e-6, 4, 10),
+		}, []string{"operation"}),
+		commits: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gazette_spool_commits_total", Help: "Appends committed with content.",
+		}),
+		rollbacks: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gazette_spool_rollbacks_total", Help: "Appends of which content was dropped.",
+		}),
+		rolledBack: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gazette_spool_rollback_bytes_total", Help: "Bytes of appends that were dropped.",
+		}),
+		receiving: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "daybook_journal_appends_receiving", Help: "Appends whose content is being received.",
+		}),
+		committing: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "daybook_journal_appends_committing", Help: "Appends that wait to be durable.",
+		}),
+		delayed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "daybook_journal_append_delayed_chunks_total", Help: "Messages of appends held back by the maximum rate.",
+		}),
+		stalled: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "daybook_journal_append_stalls_total", Help: "Appends cut off because their client was too slow.",
+		}),
 		appendedBytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "gazette_spool_commit_bytes_total", Help: "Bytes of committed appends.",
 		}),
@@ -30,21 +68,32 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.started, m.completed, m.appendedBytes, m.readBytes, m.blockedReads)
+		r.MustRegister(m.started, m.completed, m.seconds, m.commits, m.appendedBytes, m.rollbacks, m.rolledBack,
+			m.receiving, m.committing, m.delayed, m.stalled, m.readBytes, m.blockedReads)
 	}
 	return m
 }
 
-// call counts a call; the result is to be deferred with the call's error.
-func (m *metrics) call(operation string, status func() string) func(*error) {
-	m.started.WithLabelValues(operation).Inc()
-	return func(err *error) {
-		outcome := "<error>"
-		if *err == nil {
-			if outcome = status(); outcome == "OK" {
-				outcome = "ok"
-			}
-		}
-		m.completed.WithLabelValues(operation, outcome).Inc()
+// commit counts a committed append.
+func (m *metrics) commit(size int64) {
+	if size > 0 {
+		m.commits.Inc()
+		m.appendedBytes.Add(float64(size))
 	}
+}
+
+// began counts a call.
+func (m *metrics) began(operation string) { m.started.WithLabelValues(operation).Inc() }
+
+// ended counts the outcome of a call.
+func (m *metrics) ended(operation string, status protocol.Status, err error, took time.Duration) {
+	outcome := "ok"
+	switch {
+	case err != nil:
+		outcome = "<error>"
+	case status != protocol.Status_OK:
+		outcome = status.String()
+	}
+	m.completed.WithLabelValues(operation, outcome).Inc()
+	m.seconds.WithLabelValues(operation).Observe(took.Seconds())
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/auth"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
@@ -47,24 +48,21 @@ func (p *bufferPool) put(b *[]byte) {
 
 // Read sends content (spec protocol 10.6).
 func (b *Broker) Read(req *protocol.ReadRequest, stream grpc.ServerStreamingServer[protocol.ReadResponse]) (err error) {
-	done, err := b.begin()
+	c, err := b.enter(stream.Context(), "Read", auth.Read)
 	if err != nil {
-		return fault.GRPC(err)
+		return err
 	}
-	defer done()
-	status := protocol.Status_OK
-	defer b.metrics.call("Read", func() string { return status.String() })(&err)
+	defer c.end(&err)
 
 	if err := req.Validate(); err != nil {
-		return fault.GRPC(err)
+		return err
 	}
-	ctx := stream.Context()
-	resolved, err := b.resolve(ctx, req.GetJournal(), req.GetHeader(), req.GetMinEtcdRevision())
+	resolved, err := b.resolve(c, req.GetJournal(), req.GetHeader(), req.GetMinEtcdRevision())
 	if err != nil {
-		return fault.GRPC(err)
+		return err
 	}
-	if status = resolved.readable(); status != protocol.Status_OK {
-		return stream.Send(&protocol.ReadResponse{Status: status, Header: resolved.header})
+	if c.status = resolved.readable(); c.status != protocol.Status_OK {
+		return stream.Send(&protocol.ReadResponse{Status: c.status, Header: resolved.header})
 	}
 	r := &reading{
 		broker: b, stream: stream, request: req,
@@ -74,11 +72,11 @@ func (b *Broker) Read(req *protocol.ReadRequest, stream grpc.ServerStreamingServ
 	if n := int(req.GetMaxContent()); n > stockContent {
 		r.chunk = min(n, maxContent)
 	}
-	status, err = r.run(ctx)
-	if ctx.Err() != nil {
+	c.status, err = r.run(c.ctx)
+	if c.ctx.Err() != nil {
 		return nil // whoever reads is gone, or its time is over: a plain end
 	}
-	return fault.GRPC(err)
+	return err
 }
 
 // reading is a read on its way.

@@ -22,9 +22,9 @@ type resolution struct {
 	spec *engine.Spec
 }
 
-// resolve finds the journal that a request is about (spec protocol 10.1). The header is that of a peer, if one forwarded
-// the request.
-func (b *Broker) resolve(ctx context.Context, name string, header *protocol.Header, minRevision int64) (resolution, error) {
+// resolve finds the journal that a request is about (spec protocol 10.1). One that the caller's token does not select is not
+// found. The header is that of a peer, if one forwarded the request.
+func (b *Broker) resolve(c *call, name string, header *protocol.Header, minRevision int64) (resolution, error) {
 	if header != nil {
 		if got, want := header.GetEtcd().GetClusterId(), b.engine.Identity().Cluster; got != want {
 			return resolution{}, fault.New(fault.Precondition, "the request is for cluster %d, and this is %d", got, want)
@@ -35,12 +35,14 @@ func (b *Broker) resolve(ctx context.Context, name string, header *protocol.Head
 		}
 		minRevision = max(minRevision, header.GetEtcd().GetRevision())
 	}
-	specs, err := b.awaitRevision(ctx, minRevision)
+	specs, err := b.awaitRevision(c.ctx, minRevision)
 	if err != nil {
 		return resolution{}, err
 	}
 	r := resolution{journal: protocol.Journal(name).StripMeta()}
-	r.spec = specs.Get(r.journal)
+	if r.spec = specs.Get(r.journal); r.spec != nil && !c.allowsSpec(r.spec) {
+		r.spec = nil
+	}
 	switch {
 	case r.spec == nil:
 		r.status, r.header = protocol.Status_JOURNAL_NOT_FOUND, b.header(specs, protocol.NewRoute())

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/auth"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
@@ -23,63 +24,78 @@ const (
 
 // Apply changes specs: all, or none (spec protocol 10.3).
 func (b *Broker) Apply(ctx context.Context, req *protocol.ApplyRequest) (resp *protocol.ApplyResponse, err error) {
-	done, err := b.begin()
+	c, err := b.enter(ctx, "Apply", auth.Apply)
 	if err != nil {
-		return nil, fault.GRPC(err)
+		return nil, err
 	}
-	defer done()
-	defer b.metrics.call("Apply", func() string { return resp.GetStatus().String() })(&err)
+	defer c.end(&err)
 
 	if err := req.Validate(); err != nil {
-		return nil, fault.GRPC(err)
+		return nil, err
 	}
 	seen := make(map[string]bool, len(req.GetChanges()))
-	for _, c := range req.GetChanges() {
-		name := cmp.Or(c.GetUpsert().GetName(), c.GetDelete())
+	for _, change := range req.GetChanges() {
+		name := cmp.Or(change.GetUpsert().GetName(), change.GetDelete())
 		if seen[name] {
-			return nil, fault.GRPC(fault.New(fault.Invalid, "apply specs: journal %s is changed twice", name))
+			return nil, fault.New(fault.Invalid, "apply specs: journal %s is changed twice", name)
 		}
 		seen[name] = true
+		if !c.allowsChange(change) {
+			return nil, fault.New(fault.Unauthenticated, "apply specs: the token is not for journal %s", name)
+		}
 	}
-	status := protocol.Status_OK
-	switch _, err := b.engine.Apply(ctx, req.GetChanges()); {
+	switch _, err := b.engine.Apply(c.ctx, req.GetChanges()); {
 	case errors.Is(err, engine.ErrRevision):
-		status = protocol.Status_ETCD_TRANSACTION_FAILED
+		c.status = protocol.Status_ETCD_TRANSACTION_FAILED
 	case err != nil:
-		return nil, fault.GRPC(err)
+		return nil, err
 	}
-	return &protocol.ApplyResponse{Status: status, Header: b.header(b.engine.Specs(), protocol.NewRoute())}, nil
+	return &protocol.ApplyResponse{Status: c.status, Header: b.header(b.engine.Specs(), protocol.NewRoute())}, nil
+}
+
+// allowsChange reports whether the caller may change a spec. A change is judged by the labels that the journal is to have, and
+// a deletion by the journal's name (spec protocol 8.3).
+func (c *call) allowsChange(change *protocol.ApplyRequest_Change) bool {
+	if spec := change.GetUpsert(); spec != nil {
+		return c.claims.Allows(spec.LabelSetForMatching())
+	}
+	return c.claims.Allows(&protocol.LabelSet{Labels: []*protocol.Label{{Name: protocol.LabelName, Value: change.GetDelete()}}})
 }
 
 // List sends a snapshot of the journals that the selector selects, and with watch another after each change of them (spec
 // protocol 10.2).
 func (b *Broker) List(req *protocol.ListRequest, stream grpc.ServerStreamingServer[protocol.ListResponse]) (err error) {
-	done, err := b.begin()
+	c, err := b.enter(stream.Context(), "List", auth.List)
 	if err != nil {
-		return fault.GRPC(err)
+		return err
 	}
-	defer done()
-	defer b.metrics.call("List", protocol.Status_OK.String)(&err)
+	defer c.end(&err)
 
 	if err := req.Validate(); err != nil {
-		return fault.GRPC(err)
+		return err
 	}
-	ctx, cancel := b.untilClosing(stream.Context())
+	ctx, cancel := b.untilClosing(c.ctx)
 	defer cancel()
-	selector := withoutLegacyPrefix(req.GetSelector())
+	selectors := []*protocol.LabelSelector{withoutLegacyPrefix(req.GetSelector())}
+	if c.claims.Selector != nil {
+		selectors = append(selectors, withoutLegacyPrefix(c.claims.Selector))
+	}
 	specs := b.engine.Specs()
 	// A resumption from a broker whose revisions are not ours tells nothing.
 	if resume := req.GetWatchResume().GetEtcd(); resume.GetClusterId() == b.engine.Identity().Cluster {
+		if _, err := b.awaitRevision(ctx, resume.GetRevision()); err != nil {
+			return err
+		}
 		if specs, err = b.engine.AwaitSpecs(ctx, resume.GetRevision()); err != nil {
 			return nil
 		}
 	}
-	selected := selectSpecs(specs, selector)
+	selected := selectSpecs(specs, selectors)
 	for {
 		if err := b.sendSnapshot(stream, specs, selected, req.GetWatch()); err != nil || !req.GetWatch() {
 			return err
 		}
-		for last := selected; equalSpecs(selected, last); selected = selectSpecs(specs, selector) {
+		for last := selected; equalSpecs(selected, last); selected = selectSpecs(specs, selectors) {
 			if specs, err = b.awaitBurst(ctx, specs.Revision); err != nil {
 				return nil // a watch has no other end
 			}
@@ -144,10 +160,12 @@ func (b *Broker) sendSnapshot(stream grpc.ServerStreamingServer[protocol.ListRes
 	return nil
 }
 
-func selectSpecs(specs *engine.Specs, selector *protocol.LabelSelector) []*engine.Spec {
+// selectSpecs returns the specs that all selectors select.
+func selectSpecs(specs *engine.Specs, selectors []*protocol.LabelSelector) []*engine.Spec {
 	var out []*engine.Spec
 	for _, s := range specs.All {
-		if selector.Matches(s.LabelSetForMatching()) {
+		labels := s.LabelSetForMatching()
+		if !slices.ContainsFunc(selectors, func(sel *protocol.LabelSelector) bool { return !sel.Matches(labels) }) {
 			out = append(out, s)
 		}
 	}
