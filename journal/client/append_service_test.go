@@ -73,14 +73,14 @@ func wantContent(t *testing.T, b *broker, journal, want string) {
 	}
 }
 
-func wantNil(t *testing.T, err error) {
+func wantNil(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func wantErrorIs(t *testing.T, err, want error) {
+func wantErrorIs(t testing.TB, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {
 		t.Fatalf("got error %v, want %v", err, want)

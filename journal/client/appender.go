@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/auth"
 	pb "github.com/daybook-dev/daybook/journal/protocol"
 )
 
@@ -90,6 +91,9 @@ func (a *Appender) start() error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(a.ctx)
+	if _, ok := auth.ClaimsOf(ctx); !ok {
+		ctx = auth.WithClaims(ctx, auth.ForJournal(auth.Append, pb.Journal(a.Request.Journal)))
+	}
 	stream, err := a.rjc.Append(pb.WithDispatchItemRoute(ctx, a.rjc, a.item(), true))
 	if err != nil {
 		cancel()

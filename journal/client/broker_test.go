@@ -47,6 +47,11 @@ type broker struct {
 	// list and apply answer those RPCs.
 	list  func(*pb.ListRequest) []*pb.ListResponse
 	apply func(*pb.ApplyRequest) *pb.ApplyResponse
+	// watch answers List RPCs instead of list, if it is set.
+	watch func(*pb.ListRequest, pb.Journal_ListServer) error
+	// fragments and health answer those RPCs.
+	fragments func(*pb.FragmentsRequest) (*pb.FragmentsResponse, error)
+	health    func(*pb.FragmentStoreHealthRequest) (*pb.FragmentStoreHealthResponse, error)
 
 	mu       sync.Mutex
 	journals map[string][]byte
@@ -223,6 +228,9 @@ func (b *broker) Read(req *pb.ReadRequest, stream pb.Journal_ReadServer) error {
 }
 
 func (b *broker) List(req *pb.ListRequest, stream pb.Journal_ListServer) error {
+	if b.watch != nil {
+		return b.watch(req, stream)
+	}
 	for _, m := range b.list(req) {
 		if err := stream.Send(m); err != nil {
 			return err
@@ -233,6 +241,14 @@ func (b *broker) List(req *pb.ListRequest, stream pb.Journal_ListServer) error {
 
 func (b *broker) Apply(_ context.Context, req *pb.ApplyRequest) (*pb.ApplyResponse, error) {
 	return b.apply(req), nil
+}
+
+func (b *broker) ListFragments(_ context.Context, req *pb.FragmentsRequest) (*pb.FragmentsResponse, error) {
+	return b.fragments(req)
+}
+
+func (b *broker) FragmentStoreHealth(_ context.Context, req *pb.FragmentStoreHealthRequest) (*pb.FragmentStoreHealthResponse, error) {
+	return b.health(req)
 }
 
 // start serves the broker on a loopback connection and returns a client of it. Both end with the test.

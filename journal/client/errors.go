@@ -34,6 +34,8 @@ var (
 	ErrOffsetJump = errors.New("offset jump")
 	// ErrSeekRequiresNewReader is returned by Reader.Seek when this reader cannot get there. A new one can.
 	ErrSeekRequiresNewReader = errors.New("seek offset requires new Reader")
+	// ErrDidNotReadExpectedEOF is returned by FragmentReader.Read when a file goes on behind the end of its fragment.
+	ErrDidNotReadExpectedEOF = fault.New(fault.DataLoss, "did not read EOF at expected Fragment.End")
 )
 
 var statusErrors = map[pb.Status]error{

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/daybook-dev/daybook/internal/fault"
 	pb "github.com/daybook-dev/daybook/journal/protocol"
@@ -123,4 +124,66 @@ func ApplyJournalsInBatches(ctx context.Context, jc pb.JournalClient, req *pb.Ap
 			return last, nil
 		}
 	}
+}
+
+// ListAllFragments returns the fragments of a journal that match the request, from its page token on, following pages to the
+// end. Pages that were read before an error are returned with it.
+func ListAllFragments(ctx context.Context, rjc pb.RoutedJournalClient, req *pb.FragmentsRequest) (*pb.FragmentsResponse, error) {
+	if err := req.Validate(); err != nil {
+		return nil, err
+	}
+	item := string(pb.Journal(req.Journal).StripMeta())
+	rpcCtx := pb.WithDispatchItemRoute(ctx, rjc, item, false)
+	req = proto.CloneOf(req)
+	var all *pb.FragmentsResponse
+	for {
+		page, err := rjc.ListFragments(rpcCtx, req)
+		if err != nil {
+			return all, mapContext(ctx, err)
+		}
+		if err := validateResponse("FragmentsResponse", page); err != nil {
+			return all, err
+		}
+		rjc.UpdateRoute(item, page.Header.Route)
+		if page.Status != pb.Status_OK {
+			return all, errorOfStatus(page.Status)
+		}
+		next := page.NextPageToken
+		if page.NextPageToken = 0; all == nil {
+			all = page
+		} else {
+			all.Fragments = append(all.Fragments, page.Fragments...)
+		}
+		if next == 0 {
+			return all, nil
+		}
+		if next <= req.NextPageToken {
+			return all, fault.New(fault.Internal, "broker sent page token %d of %s after %d", next, item, req.NextPageToken)
+		}
+		req.NextPageToken = next
+	}
+}
+
+// FragmentStoreHealth asks a broker whether it can use a store. The response says so, with the status OK or
+// FRAGMENT_STORE_UNHEALTHY and then the reason; all else is an error. If prefix is not nil, the broker also tries to delete
+// an object below it, or below the root of the store if it is empty.
+func FragmentStoreHealth(ctx context.Context, jc pb.JournalClient, store pb.FragmentStore, prefix *string) (*pb.FragmentStoreHealthResponse, error) {
+	req := &pb.FragmentStoreHealthRequest{FragmentStore: string(store)}
+	if prefix != nil {
+		req.CheckDelete, req.CheckDeletePrefix = true, *prefix
+	}
+	if err := req.Validate(); err != nil {
+		return nil, err
+	}
+	resp, err := jc.FragmentStoreHealth(pb.WithDispatchDefault(ctx), req)
+	if err != nil {
+		return nil, mapContext(ctx, err)
+	}
+	if err := validateResponse("FragmentStoreHealthResponse", resp); err != nil {
+		return nil, err
+	}
+	if resp.Status != pb.Status_OK && resp.Status != pb.Status_FRAGMENT_STORE_UNHEALTHY {
+		return nil, errorOfStatus(resp.Status)
+	}
+	return resp, nil
 }

@@ -12,11 +12,12 @@ import (
 	pb "github.com/daybook-dev/daybook/journal/protocol"
 )
 
-// Reader reads a journal through one Read RPC.
+// Reader reads a journal through one Read RPC. If the request has DoNotProxy set, the broker may end that with the URL of a
+// fragment; the reader then fetches the fragment from its store.
 //
-// Read returns io.EOF when the request's EndOffset is reached, and when the broker ended the RPC, because the journal moved or
-// the broker shuts down. It may return zero bytes without an error: Response then holds something new. Any error but
-// ErrOffsetJump is final.
+// Read returns io.EOF when the request's EndOffset is reached, at the end of a fragment that was fetched, and when the
+// broker ended the RPC, because the journal moved or the broker shuts down. It may return zero bytes without an error: Response
+// then holds something new. Any error but ErrOffsetJump is final.
 type Reader struct {
 	// Request is the request; its Offset is always that of the next byte to be returned.
 	Request *pb.ReadRequest
@@ -28,8 +29,9 @@ type Reader struct {
 	route   *pb.Route // Of the last header, of this RPC or the one before.
 	stream  pb.Journal_ReadClient
 	cancel  context.CancelFunc
-	content []byte // Received and not yet returned.
-	err     error  // Final.
+	content []byte          // Received and not yet returned.
+	direct  *FragmentReader // Once the RPC has ended with a URL.
+	err     error           // Final.
 }
 
 // NewReader returns a reader. Its RPC begins with the first Read, and is given up when ctx ends.
@@ -55,6 +57,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 	n, err := r.read(p)
 	if err != nil && !errors.Is(err, ErrOffsetJump) {
 		r.err = err
+		if r.direct != nil {
+			_ = r.direct.Close() // What it read is complete, or the error says why not.
+		}
 		if r.cancel != nil {
 			r.cancel()
 		}
@@ -63,6 +68,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 }
 
 func (r *Reader) read(p []byte) (int, error) {
+	if r.direct != nil {
+		return r.readDirect(p)
+	}
 	if len(r.content) != 0 {
 		n := copy(p, r.content)
 		r.content = r.content[n:]
@@ -81,8 +89,13 @@ func (r *Reader) read(p []byte) (int, error) {
 		switch {
 		case r.Response.Status != pb.Status_OK && err != nil:
 			return 0, errorOfStatus(r.Response.Status)
+		case errors.Is(err, io.EOF) && r.refersToStore():
+			if err := r.openDirect(); err != nil {
+				return 0, err
+			}
+			return r.readDirect(p)
 		case errors.Is(err, io.EOF):
-			return 0, r.ended()
+			return 0, io.EOF
 		case err != nil:
 			return 0, mapContext(r.ctx, err)
 		}
@@ -155,16 +168,33 @@ func (r *Reader) receive(resp *pb.ReadResponse) (jump bool, err error) {
 	return jump, nil
 }
 
-// ended returns the error for a stream that ended cleanly.
-func (r *Reader) ended() error {
-	fetch := r.Response.FragmentUrl != "" && len(r.Response.Content) == 0
+// refersToStore reports whether the broker ended the RPC because the reader shall fetch the fragment by itself.
+func (r *Reader) refersToStore() bool {
 	done := r.Request.EndOffset != 0 && r.Request.Offset >= r.Request.EndOffset
-	if fetch && !done && !r.Request.MetadataOnly {
-		return fault.New(fault.Unimplemented,
-			"read %s at offset %d: the broker refers to the fragment's store, which this client does not read; unset do_not_proxy",
-			r.Request.Journal, r.Request.Offset)
+	return r.Response.FragmentUrl != "" && len(r.Response.Content) == 0 && !done && !r.Request.MetadataOnly
+}
+
+func (r *Reader) openDirect() error {
+	direct, err := OpenFragmentURL(r.ctx, r.Response.Fragment, r.Request.Offset, r.Response.FragmentUrl)
+	if err != nil {
+		return ofStore(r.ctx, err)
 	}
-	return io.EOF
+	r.direct = direct
+	return nil
+}
+
+// readDirect reads from the fragment's store.
+func (r *Reader) readDirect(p []byte) (int, error) {
+	if end := r.Request.EndOffset; end != 0 {
+		rest := end - r.Request.Offset
+		if rest <= 0 {
+			return 0, io.EOF
+		}
+		p = p[:min(int64(len(p)), rest)]
+	}
+	n, err := r.direct.Read(p)
+	r.Request.Offset += int64(n)
+	return n, ofStore(r.ctx, err)
 }
 
 // AdjustedOffset returns the offset of the next byte that br, which must wrap this reader, will return.
@@ -172,12 +202,22 @@ func (r *Reader) AdjustedOffset(br *bufio.Reader) int64 {
 	return r.Request.Offset - int64(br.Buffered())
 }
 
-// Seek returns ErrSeekRequiresNewReader unless the reader is there already. The end of a journal cannot be sought.
+// maxDiscard is how much is read on to get ahead within a fragment that a new reader could open in its middle.
+const maxDiscard = 1 << 20
+
+// Seek sets the offset of the next byte if that is ahead and within the fragment that is fetched from its store, by reading up to
+// it. Otherwise it returns ErrSeekRequiresNewReader and changes nothing. The end of a journal cannot be sought.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
-	offset, err := seekTarget(r.Request.Offset, offset, whence)
-	if err == nil && offset != r.Request.Offset {
-		err = ErrSeekRequiresNewReader
+	target, err := seekTarget(r.Request.Offset, offset, whence)
+	switch {
+	case err != nil || target == r.Request.Offset:
+		return r.Request.Offset, err
+	case r.direct == nil || r.err != nil || target < r.Request.Offset || target >= r.direct.End,
+		r.direct.CompressionCodec == pb.CompressionCodec_NONE && target-r.Request.Offset > maxDiscard:
+		return r.Request.Offset, ErrSeekRequiresNewReader
 	}
+	err = ofStore(r.ctx, r.direct.discard(target))
+	r.Request.Offset = r.direct.Offset
 	return r.Request.Offset, err
 }
 

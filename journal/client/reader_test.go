@@ -149,20 +149,6 @@ func TestReaderRefusesBadResponses(t *testing.T) {
 	}
 }
 
-func TestReaderNamesTheStore(t *testing.T) {
-	m := metadata(0, 0, 4)
-	m.FragmentUrl = "http://store/x"
-	b, _ := script([]any{m})
-	_, err := io.ReadAll(NewReader(t.Context(), b.start(t), &pb.ReadRequest{Journal: "test/journal", DoNotProxy: true}))
-	if !fault.Is(err, fault.Unimplemented) {
-		t.Errorf("got %v", err)
-	}
-	r := NewReader(t.Context(), b.start(t), &pb.ReadRequest{Journal: "test/journal", DoNotProxy: true, MetadataOnly: true})
-	if _, err := io.ReadAll(r); err != nil || r.Response.FragmentUrl == "" {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestReaderContexts(t *testing.T) {
 	rjc := (&broker{}).start(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -33,10 +33,12 @@ type RetryReader struct {
 	Policy ErrorPolicy
 	// Logger gets the errors that are retried. nil discards them.
 	Logger *slog.Logger
+
+	failed int // Attempts since there was content.
 }
 
-// ErrorPolicy reports whether a RetryReader returns err from Read, rather than trying again. Attempt counts the failures of
-// this Read, from zero.
+// ErrorPolicy reports whether a RetryReader returns err from Read, rather than trying again. Attempt counts the failures
+// since there was content, from zero.
 //
 // It is not asked about the end of the context, the EndOffset, an ErrOffsetJump, or the ErrOffsetNotYetAvailable of a request
 // that does not block, which are always returned; nor about the end of an RPC without an error, after which there is always
@@ -44,16 +46,19 @@ type RetryReader struct {
 type ErrorPolicy func(err error, attempt int) bool
 
 // DefaultErrorPolicy returns errors that another attempt would not change: requests that are invalid, not allowed or not
-// authorized, journals that are suspended, and ones that do not exist after 300 ms, which covers those just created.
+// authorized, content that is damaged, journals that are suspended, ones that do not exist after 300 ms, which covers those just
+// created, and fragments that their store has refused as often, each time with a fresh URL.
 func DefaultErrorPolicy(err error, attempt int) bool {
+	kind := fault.KindOf(err)
+	_, store := errors.AsType[*storeError](err)
 	switch {
-	case errors.Is(err, ErrJournalNotFound):
+	case errors.Is(err, ErrJournalNotFound), store && kind != fault.Transient && kind != fault.DataLoss:
 		return attempt >= 4
 	case errors.Is(err, ErrSuspended):
 		return true
 	}
-	switch fault.KindOf(err) {
-	case fault.Invalid, fault.Denied, fault.Unauthenticated, fault.Unimplemented:
+	switch kind {
+	case fault.Invalid, fault.Denied, fault.Unauthenticated, fault.Unimplemented, fault.DataLoss:
 		return true
 	}
 	return false
@@ -89,9 +94,13 @@ func (rr *RetryReader) Offset() int64 { return rr.Reader.Request.Offset }
 //   - those that Policy does not want to be retried.
 func (rr *RetryReader) Read(p []byte) (int, error) {
 	// The end of an RPC may be tried again at once, but not for ever: a broker may end each one without having sent anything.
-	ends := 0
-	for attempt := 0; ; attempt++ {
+	ends, attempt, failed := 0, rr.failed, 0
+	defer func() { rr.failed = failed }()
+	for ; ; attempt++ {
 		n, err := rr.readOnce(p)
+		if err == nil && n == 0 {
+			failed = attempt // Metadata may precede another failure.
+		}
 		if err == nil || errors.Is(err, ErrOffsetJump) {
 			return n, err
 		}
@@ -107,6 +116,8 @@ func (rr *RetryReader) Read(p []byte) (int, error) {
 			errors.Is(err, ErrOffsetNotYetAvailable) && !req.Block,
 			errors.Is(err, ErrJournalNotFound) && req.Header != nil:
 			return n, err
+		case fault.Is(err, fault.DataLoss) && rr.surfaces(err, attempt):
+			return n, err // At once, since another Read would go on behind the damage.
 		case n != 0:
 			return n, nil // The rest of it with the next Read.
 		case errors.Is(err, io.EOF):
@@ -177,7 +188,7 @@ func (rr *RetryReader) Seek(offset int64, whence int) (int64, error) {
 	if err != nil {
 		return rr.Offset(), err
 	}
-	if target == rr.Offset() {
+	if _, err := rr.Reader.Seek(target, io.SeekStart); err == nil {
 		return target, nil
 	}
 	rr.Cancel()

@@ -1,0 +1,73 @@
+package client
+
+import (
+	"crypto/tls"
+	"math"
+	"time"
+
+	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/auth"
+	"github.com/daybook-dev/daybook/journal/dispatch"
+	pb "github.com/daybook-dev/daybook/journal/protocol"
+)
+
+const (
+	maxMessage = 16 << 20
+	// maxReconnect is the longest wait before another attempt to connect.
+	maxReconnect = 5 * time.Second
+)
+
+// DialConfig says how to reach brokers. Its zero value is good for one broker without authorization.
+type DialConfig struct {
+	// Zone is where this process runs. Brokers in it are preferred.
+	Zone string
+	// TLS is for endpoints of the scheme https. nil stands for the system's certificate authorities.
+	TLS *tls.Config
+	// Authorizer provides tokens for the calls. nil sends none.
+	Authorizer auth.Authorizer
+	// Router learns and tells which broker serves a journal: usually a RouteCache. nil leaves that to the brokers, which pass
+	// on what is not theirs.
+	Router pb.DispatchRouter
+}
+
+// Client is a routed client with its connections.
+type Client struct {
+	pb.RoutedJournalClient
+	conn *grpc.ClientConn
+}
+
+// Dial returns a client of the brokers of which one is at endpoint: http://host:port, https://host:port or unix:///path. It does
+// not wait for them; calls that must not fail meanwhile do.
+func Dial(endpoint pb.Endpoint, cfg DialConfig) (*Client, error) {
+	target, opts, err := dispatch.Target(endpoint, cfg.Zone, cfg.TLS)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(target, append(opts,
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           grpcbackoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnect},
+			MinConnectTimeout: maxReconnect,
+		}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		// A reader that does not read must not hold up the others of its connection.
+		grpc.WithInitialConnWindowSize(math.MaxInt32),
+	)...)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "connect to %s: %w", endpoint, err)
+	}
+	jc := pb.NewJournalClient(conn)
+	if cfg.Authorizer != nil {
+		jc = auth.NewClient(jc, cfg.Authorizer)
+	}
+	router := cfg.Router
+	if router == nil {
+		router = pb.NoopDispatchRouter{}
+	}
+	return &Client{pb.NewRoutedJournalClient(jc, router), conn}, nil
+}
+
+// Close closes the connections. Calls in flight fail.
+func (c *Client) Close() error { return c.conn.Close() }

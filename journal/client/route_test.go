@@ -1,0 +1,164 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	pb "github.com/daybook-dev/daybook/journal/protocol"
+)
+
+func route(suffix string) *pb.Route {
+	return &pb.Route{
+		Members:   []*pb.ProcessSpec_ID{{Zone: "local", Suffix: suffix}},
+		Endpoints: []string{"http://" + suffix},
+	}
+}
+
+func TestRouteCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		c := NewRouteCache(2, time.Minute)
+		known := func(item string) bool { return len(c.Route(ctx, item).Members) != 0 }
+
+		r := route("one1")
+		c.UpdateRoute("a/one", r)
+		r.Members[0].Suffix = "changed"
+		if got := c.Route(ctx, "a/one;meta"); got.Members[0].Suffix != "one1" {
+			t.Errorf("got %v", got)
+		}
+		if got := c.Route(ctx, "a/none"); got.Primary != -1 || len(got.Members) != 0 {
+			t.Errorf("got %v", got)
+		}
+		// The least recently used one gives way.
+		c.UpdateRoute("a/two", route("two2"))
+		known("a/one")
+		c.UpdateRoute("a/three", route("three"))
+		if !known("a/one") || known("a/two") || !known("a/three") {
+			t.Error("another one gave way")
+		}
+		c.UpdateRoute("a/three", nil)
+		c.UpdateRoute("a/one", &pb.Route{Primary: -1})
+		if known("a/one") || known("a/three") {
+			t.Error("not forgotten")
+		}
+		// A use does not make a route younger, an update does.
+		c.UpdateRoute("a/one", route("one1"))
+		c.UpdateRoute("a/two", route("two2"))
+		time.Sleep(40 * time.Second)
+		known("a/one")
+		c.UpdateRoute("a/two", route("two2"))
+		time.Sleep(40 * time.Second)
+		if known("a/one") || !known("a/two") || c.IsNoopRouter() {
+			t.Error("routes have another age")
+		}
+	})
+}
+
+func TestRouteCacheNeedsRoom(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	NewRouteCache(0, time.Minute)
+}
+
+func TestBackoffVectors(t *testing.T) {
+	for attempt, ms := range map[int]int{-1: 0, 0: 50, 1: 50, 2: 100, 3: 100, 4: 1000, 5: 1000, 6: 5000, 7: 5000, 1000: 5000} {
+		if got := backoff(attempt); got != time.Duration(ms)*time.Millisecond {
+			t.Errorf("attempt %d: %v", attempt, got)
+		}
+	}
+}
+
+func snapshot(revision int64, names ...string) []*pb.ListResponse {
+	h := listHeader()
+	h.Etcd.Revision = revision
+	out := []*pb.ListResponse{{Header: h}}
+	for _, n := range names {
+		m := &pb.ListResponse{Journals: []*pb.ListResponse_Journal{listed(n)}}
+		if len(out[0].Journals) == 0 {
+			out[0].Journals = m.Journals
+			continue
+		}
+		out = append(out, m)
+	}
+	return append(out, new(pb.ListResponse)) // The end of a snapshot of a watch.
+}
+
+func TestWatchedList(t *testing.T) {
+	var calls atomic.Int32
+	var resumed atomic.Int64
+	b := &broker{watch: func(req *pb.ListRequest, stream pb.Journal_ListServer) error {
+		send := func(ms []*pb.ListResponse) {
+			for _, m := range ms {
+				if err := stream.Send(m); err != nil {
+					t.Log(err)
+				}
+			}
+		}
+		switch calls.Add(1) {
+		case 1:
+			send(snapshot(5, "a/one1", "a/two2", "a/three"))
+			return errors.New("connection lost")
+		case 2:
+			resumed.Store(req.GetWatchResume().GetEtcd().GetRevision())
+			send(snapshot(5)) // It has been there already.
+		case 3:
+			send(snapshot(6, "a/four"))
+			<-stream.Context().Done()
+		}
+		return nil
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	// A selector, and nothing else of the request, is used.
+	w := NewWatchedList(ctx, b.start(t), &pb.ListRequest{WatchResume: testHeader()}, make(chan error, 10))
+	if w.List() != nil {
+		t.Error("a listing before the first one")
+	}
+	wantNil(t, <-w.UpdateCh())
+	if n := len(w.List().Journals); n != 3 {
+		t.Errorf("%d journals", n)
+	}
+	for range 2 {
+		if <-w.UpdateCh() == nil {
+			t.Error("a failure was not told")
+		}
+	}
+	wantNil(t, <-w.UpdateCh())
+	if l := w.List(); len(l.Journals) != 1 || l.Journals[0].Spec.Name != "a/four" || resumed.Load() != 5 {
+		t.Errorf("%v, resumed behind %d", l, resumed.Load())
+	}
+	cancel()
+	<-w.Done()
+}
+
+func TestWatchedListSignals(t *testing.T) {
+	own := &WatchedList{updates: make(chan error, 1)}
+	shared := &WatchedList{updates: make(chan error, 1), shared: true}
+	fail := fmt.Errorf("failed")
+	for _, c := range []struct {
+		w    *WatchedList
+		in   []error
+		want []error
+	}{
+		{own, []error{fail, nil}, []error{nil}},
+		{own, []error{nil, fail}, []error{nil}},
+		{own, []error{fail, fail}, []error{fail}},
+		{shared, []error{fail, nil}, []error{fail}},
+	} {
+		for _, err := range c.in {
+			c.w.signal(err)
+		}
+		if got := []error{<-c.w.updates}; !slices.Equal(got, c.want) {
+			t.Errorf("%v became %v", c.in, got)
+		}
+	}
+}
