@@ -120,12 +120,13 @@ type capture struct {
 	prefix  types.StreamName
 	url     string
 
-	link   *link
-	out    *daybook.Output
-	butler *butler.Butler
-	resume func()
-	stderr io.Writer
-	log    *slog.Logger
+	link         *link
+	out          *daybook.Output
+	giveUpOutput context.CancelFunc
+	butler       *butler.Butler
+	resume       func()
+	stderr       io.Writer
+	log          *slog.Logger
 
 	// The user is told once of each: that output waits in the spool, and that it was refused or lost.
 	spooled, refused notice
@@ -155,7 +156,9 @@ func (c *runCmd) openCapture(ctx context.Context, e *env, prefix types.StreamNam
 	if err != nil {
 		return nil, fmt.Errorf("create a spool: %w", err)
 	}
-	k.out, err = daybook.New(ctx, daybook.Config{
+	outCtx, giveUp := context.WithCancel(ctx)
+	k.giveUpOutput = giveUp
+	k.out, err = daybook.New(outCtx, daybook.Config{
 		Project: c.Project, Prefix: prefix,
 		Journals:        journalClient(k.link.conn),
 		Registration:    logdog.NewRegistrationClient(k.link.conn),
@@ -234,15 +237,18 @@ func (k *capture) tellSpooled() {
 
 // finish sends what is left. While that makes progress it goes on; ctx ends it at once. What remains stays in the spool.
 func (k *capture) finish(ctx context.Context) {
+	flush, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	// A Butler that cannot even get its last bytes into the spool waits for room until its output is given up.
+	stopOutput := context.AfterFunc(flush, k.giveUpOutput)
+	stopGuard := k.guardProgress(flush, giveUp)
 	k.butler.Activate()
 	if err := k.butler.Wait(); err != nil {
 		k.refused.Do(func() { fmt.Fprintf(k.stderr, "daybook: %v\n", err) })
 	}
-	flush, cancel := context.WithCancel(ctx)
-	stopGuard := guardProgress(flush, k.out, cancel)
 	err := k.out.Close(flush)
 	stopGuard()
-	cancel()
+	stopOutput()
 	k.stopWait()
 	k.outage.Wait()
 	switch {
@@ -259,20 +265,20 @@ func (k *capture) finish(ctx context.Context) {
 	}
 }
 
-// guardProgress calls giveUp when the spool has not become smaller for flushStall.
-func guardProgress(ctx context.Context, out *daybook.Output, giveUp func()) (stop func()) {
+// guardProgress calls giveUp when nothing got into the spool or out of it for flushStall.
+func (k *capture) guardProgress(ctx context.Context, giveUp func()) (stop func()) {
 	var wg sync.WaitGroup
 	done := make(chan struct{})
 	wg.Go(func() {
 		t := time.NewTicker(flushStall)
 		defer t.Stop()
-		for last := int64(math.MaxInt64); ; {
-			now := out.Pending()
-			if now >= last {
+		for sent, pending := int64(-1), int64(-1); ; {
+			s, p := k.out.Stats().SentBytes, k.out.Pending()
+			if s == sent && p == pending {
 				giveUp()
 				return
 			}
-			last = now
+			sent, pending = s, p
 			select {
 			case <-t.C:
 			case <-done:
