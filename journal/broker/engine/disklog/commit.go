@@ -26,6 +26,9 @@ func (l *Log) Commit(ctx context.Context, name protocol.Journal, a *engine.Appen
 		return engine.Result{}, fmt.Errorf("append to %s: %w", name, err)
 	}
 	src, err := l.source(a)
+	if err == nil && src.size > 0 && !src.adopt {
+		err = l.budget.admit(src.size)
+	}
 	if err != nil {
 		return engine.Result{}, fmt.Errorf("append to %s: %w", name, err)
 	}
@@ -180,6 +183,7 @@ func (l *Log) newContent(j *journal, begin protocol.Offset, src *source) error {
 		return err
 	}
 	src.taken = true
+	c.takes(src.stage.size)
 	return nil
 }
 

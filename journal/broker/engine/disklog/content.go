@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/daybook-dev/daybook/internal/vfs"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
@@ -21,8 +22,8 @@ type content struct {
 	dir   string
 	begin protocol.Offset
 
-	// reserved is how much disk space has been reserved. It is guarded by the journal's lock.
-	reserved int64
+	// reserved is how much disk space the file takes.
+	reserved atomic.Int64
 
 	mu sync.Mutex // guards the name, and what has yet to be synced
 	// name is the file's name in dir.
@@ -69,6 +70,8 @@ func parseContentName(journal protocol.Journal, name string) (begin protocol.Off
 type files struct {
 	fs   vfs.FS
 	most int
+	// held is how much disk space all files take.
+	held atomic.Int64
 
 	mu   sync.Mutex
 	idle list.List // of *content, the most recently used first
@@ -147,8 +150,12 @@ func (c *content) forget() error {
 	s := c.files
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c.takes(0)
 	return s.close(c)
 }
+
+// takes notes how much disk space the file takes.
+func (c *content) takes(size int64) { c.files.held.Add(size - c.reserved.Swap(size)) }
 
 func (c *content) path() string {
 	c.mu.Lock()
@@ -202,6 +209,7 @@ func (s *files) close(c *content) error {
 }
 
 func (s *files) remove(c *content) error {
+	c.takes(0)
 	if err := errors.Join(s.close(c), s.fs.Remove(c.path())); err != nil {
 		return fmt.Errorf("remove a fragment's file: %w", err)
 	}
@@ -248,15 +256,15 @@ func (c *content) write(p []byte, at int64) error {
 // reserve reserves disk space in growing steps: growing a file with each write costs the file system more than the write.
 func (c *content) reserve(f vfs.File, size int64) error {
 	const least, most = 64 << 10, 16 << 20
-	if size <= c.reserved {
+	reserved := c.reserved.Load()
+	if size <= reserved {
 		return nil
 	}
-	step := min(max(c.reserved, least), most)
-	want := max(size, c.reserved+step)
+	want := max(size, reserved+min(max(reserved, least), most))
 	if err := f.Preallocate(want); err != nil {
 		return err
 	}
-	c.reserved = want
+	c.takes(want)
 	return nil
 }
 
@@ -282,5 +290,6 @@ func (c *content) trim(size int64) error {
 	if err != nil {
 		return err
 	}
+	c.takes(size)
 	return errors.Join(f.Truncate(size), c.unuse())
 }

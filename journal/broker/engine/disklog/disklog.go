@@ -17,7 +17,7 @@
 // they covered is reported and marked, reads of these fail with fault.DataLoss, and all else goes on.
 //
 // A sync that failed is final, since nobody can tell what is on the disk: appends fail until a restart, reads go on, and
-// Ready tells. A full disk is not final: appends fail as long as it is full.
+// Ready tells. A full disk is not final: appends fail as long as it is full. With a Budget that does not come about by us.
 //
 // The directory must be used by one process only; to ensure that is the caller's business. A Log is safe for concurrent use.
 package disklog
@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -64,6 +65,11 @@ type Options struct {
 	OpenFiles int
 	// CheckpointInterval is the longest time from a change to a checkpoint; 0 is a minute.
 	CheckpointInterval time.Duration
+	// Budget bounds the disk space that journals take.
+	Budget Budget
+	// Space tells the space of a directory's file system; nil is vfs.SpaceOf. With a file system that is not the real one,
+	// nil is none.
+	Space func(dir string) (vfs.Space, error)
 	// Logger takes reports; nil drops them.
 	Logger *slog.Logger
 	// Registerer takes metrics; nil drops them.
@@ -71,6 +77,12 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	if o.Space == nil {
+		o.Space = vfs.SpaceOf
+		if o.FS != nil {
+			o.Space = func(string) (vfs.Space, error) { return vfs.Space{Free: math.MaxInt64}, nil }
+		}
+	}
 	if o.FS == nil {
 		o.FS = vfs.OS
 	}
@@ -104,6 +116,7 @@ type Log struct {
 	writer   *writer
 	segments *segments
 	files    files
+	budget   budget
 	buffers  sync.Pool // of *[]byte, 1 MiB each
 	staged   atomic.Uint64
 
@@ -142,6 +155,7 @@ func Open(ctx context.Context, dir string, opts Options) (*Log, error) {
 		stopped:     make(chan struct{}),
 	}
 	l.files.fs, l.files.most = l.opts.FS, l.opts.OpenFiles
+	l.budget = budget{limits: l.opts.Budget, dir: dir, space: l.opts.Space, held: &l.files.held, logger: l.opts.Logger, metrics: l.metrics}
 	l.buffers.New = func() any {
 		b := make([]byte, 1<<20)
 		return &b
@@ -172,7 +186,12 @@ func (l *Log) path(elem ...string) string {
 func (l *Log) Identity() engine.Identity { return l.identity }
 
 // Ready returns why appends are not possible, or nil.
-func (l *Log) Ready() error { return l.writer.failure() }
+func (l *Log) Ready() error {
+	if err := l.writer.failure(); err != nil {
+		return err
+	}
+	return l.budget.ready()
+}
 
 // Close writes what is queued, and a checkpoint so that the next start has nothing to replay.
 func (l *Log) Close(context.Context) error {

@@ -11,6 +11,9 @@ type metrics struct {
 	tornTails       prometheus.Counter
 	damages         prometheus.Counter
 	checkpoints     prometheus.Counter
+	queuedRecords   prometheus.Gauge
+	heldBytes       prometheus.Gauge
+	freeBytes       prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -21,7 +24,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help})
 	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help})
+	}
 	m := &metrics{
+		queuedRecords:  gauge("queued_records", "Records that wait to be durable."),
+		heldBytes:      gauge("held_bytes", "Disk space that fragments and staged content take."),
+		freeBytes:      gauge("disk_free_bytes", "Free space of the log's file system, when it was last looked at."),
 		syncSeconds:    histogram("sync_seconds", "Duration of a sync of the log.", prometheus.ExponentialBuckets(32e-6, 2, 16)),
 		appendsPerSync: histogram("records_per_sync", "Records that became durable with one sync.", prometheus.ExponentialBuckets(1, 2, 12)),
 		bytes:          counter("written_bytes_total", "Bytes written to the log."),
@@ -34,7 +43,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		checkpoints:   counter("checkpoints_total", "Checkpoints written."),
 	}
 	if r != nil {
-		r.MustRegister(m.syncSeconds, m.appendsPerSync, m.bytes, m.recoverySeconds, m.replayedBytes, m.tornTails, m.damages, m.checkpoints)
+		r.MustRegister(m.syncSeconds, m.appendsPerSync, m.bytes, m.recoverySeconds, m.replayedBytes, m.tornTails, m.damages, m.checkpoints,
+			m.queuedRecords, m.heldBytes, m.freeBytes)
 	}
 	return m
 }

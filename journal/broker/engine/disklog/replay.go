@@ -255,6 +255,9 @@ func (r *replay) check(j *journal) error {
 		if err != nil {
 			return err
 		}
+		if c := j.content(f.Begin); c != nil {
+			c.takes(size)
+		}
 		if size < f.Len() {
 			s = s.damage(span{f.Begin + protocol.Offset(size), f.End})
 		}

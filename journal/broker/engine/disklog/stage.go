@@ -19,8 +19,11 @@ type stage struct {
 	path string
 	file vfs.File
 	size int64
-	crc  uint32
-	hash hash.Hash
+	// reserved is how much disk space the file takes, as the budget knows.
+	reserved int64
+	budget   *budget
+	crc      uint32
+	hash     hash.Hash
 	// taken is set when the file is a fragment's, or has been removed.
 	taken, closed bool
 }
@@ -33,7 +36,10 @@ func (l *Log) Stage(context.Context) (engine.Stage, error) {
 	st := &stage{
 		fs:   l.opts.FS,
 		path: filepath.Join(l.path(stagingDir), fmt.Sprintf("%016x", l.staged.Add(1))),
-		hash: sha1.New(),
+		hash: sha1.New(), budget: &l.budget,
+	}
+	if err := l.budget.admit(0); err != nil {
+		return nil, fmt.Errorf("stage content: %w", err)
 	}
 	f, err := l.opts.FS.Create(st.path)
 	if err != nil {
@@ -44,10 +50,8 @@ func (l *Log) Stage(context.Context) (engine.Stage, error) {
 }
 
 func (st *stage) Write(p []byte) (int, error) {
-	// Reserving in large steps makes the file system's part cheap.
-	const step = 16 << 20
-	if (st.size+int64(len(p))-1)/step != (st.size-1)/step || st.size == 0 {
-		if err := st.file.Preallocate((st.size + int64(len(p)) + step - 1) / step * step); err != nil {
+	if need := st.size + int64(len(p)); need > st.reserved {
+		if err := st.reserve((need + stageStep - 1) / stageStep * stageStep); err != nil {
 			return 0, fmt.Errorf("stage content: %w", noSpace(err))
 		}
 	}
@@ -60,6 +64,26 @@ func (st *stage) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// reserve reserves disk space, if the budget has it.
+func (st *stage) reserve(size int64) error {
+	more := size - st.reserved
+	if err := st.budget.admit(more); err != nil {
+		return err
+	}
+	if err := st.file.Preallocate(size); err != nil {
+		return err
+	}
+	st.reserved = size
+	st.budget.staged.Add(more)
+	return nil
+}
+
+// release gives the space back to the budget: the file is gone, or a fragment's.
+func (st *stage) release() {
+	st.budget.staged.Add(-st.reserved)
+	st.reserved = 0
+}
+
 // move gives the file another name, and away. It is closed first, since not every system renames open files.
 func (st *stage) move(path string) error {
 	if err := st.close(); err != nil {
@@ -69,6 +93,7 @@ func (st *stage) move(path string) error {
 		return err
 	}
 	st.taken = true
+	st.release()
 	return nil
 }
 
@@ -86,6 +111,7 @@ func (st *stage) Close() error {
 		return nil
 	}
 	st.taken = true
+	st.release()
 	if err := errors.Join(st.close(), st.fs.Remove(st.path)); err != nil {
 		return fmt.Errorf("drop staged content: %w", err)
 	}

@@ -93,6 +93,7 @@ func (w *writer) enqueue(generation uint64, typ recordType, head, content []byte
 	b.buf = appendRecord(b.buf, typ, w.seq, head, content)
 	b.ends = append(b.ends, len(b.buf))
 	b.entries = append(b.entries, e)
+	w.metrics.queuedRecords.Inc()
 	w.work.Signal()
 	return b, nil
 }
@@ -144,6 +145,7 @@ func (w *writer) run() {
 		}
 		w.published(b)
 		w.metrics.appendsPerSync.Observe(float64(len(b.entries)))
+		w.metrics.queuedRecords.Sub(float64(len(b.entries)))
 		w.metrics.bytes.Add(float64(len(b.buf)))
 		w.mu.Lock()
 		w.durable = position{w.segment.number, w.at}
@@ -234,6 +236,7 @@ func (w *writer) fail(b *batch, err error, final bool) {
 	}
 	w.mu.Unlock()
 	for _, b := range failed {
+		w.metrics.queuedRecords.Sub(float64(len(b.entries)))
 		b.err = err
 		close(b.done)
 	}
