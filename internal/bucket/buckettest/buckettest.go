@@ -303,7 +303,12 @@ func testConcurrent(t *testing.T, b bucket.Bucket) {
 		wg.Go(func() {
 			for k := range 25 {
 				key := fmt.Sprintf("a/b/%d", i)
-				if err := bucket.Put(t.Context(), b, key, strings.NewReader(key)); err != nil {
+				// A server may refuse what collides with something else, and take it when it is asked again.
+				err := bucket.Put(t.Context(), b, key, strings.NewReader(key))
+				for again := 0; fault.Is(err, fault.Transient) && again < 20; again++ {
+					err = bucket.Put(t.Context(), b, key, strings.NewReader(key))
+				}
+				if err != nil {
 					t.Errorf("Put: %v", err)
 				}
 				if k < 24 {

@@ -44,7 +44,11 @@ type Engine interface {
 	// Commit appends, if the journal's state at its turn allows it. When the context ends while the commit is under way,
 	// the outcome is unknown to the caller, as it is after any error but a refusal.
 	Commit(ctx context.Context, journal protocol.Journal, append *Append) (Result, error)
-	// Trim drops whole fragments that end at or below an offset and are finished. Readers jump over what was dropped.
+	// Stored notes that a store has a finished fragment now, and drops the engine's own copy. The fragment moves from
+	// State.Finished to State.Stored at once. NotFound says that the engine has it no more.
+	Stored(ctx context.Context, journal protocol.Journal, fragment StoredFragment) error
+	// Trim drops whole fragments that end at or below an offset and are finished, also those that are stored. Readers jump
+	// over what was dropped. Objects in stores are the caller's business.
 	Trim(ctx context.Context, journal protocol.Journal, below protocol.Offset) error
 
 	// Ready returns why appends are not possible, or nil.
@@ -71,19 +75,26 @@ type State struct {
 	Head protocol.Offset
 	// Registers are the journal's registers; nil when there have never been any.
 	Registers *protocol.LabelSet
-	// Finished are the fragments that will not grow, ascending and without overlaps. Between them, before them and after
-	// them content may be missing: it was trimmed, skipped on purpose, or stored elsewhere.
+	// Finished are the fragments that will not grow and that the engine holds, Stored those that stores have instead. Both are
+	// ascending, and no two of all overlap. Content that is missing between them was trimmed, or skipped on purpose.
 	Finished []Fragment
+	Stored   []StoredFragment
+	// Trimmed is the offset below which content was dropped, or zero.
+	Trimmed protocol.Offset
 	// Open is the fragment that grows. It is empty and begins at Head when there is none.
 	Open Fragment
 }
 
-// Begin returns the lowest offset of content that the engine holds, and Head if it holds none.
+// Begin returns the lowest offset of content that the engine knows, and Head if it knows none.
 func (s *State) Begin() protocol.Offset {
+	begin := s.Open.Begin
 	if len(s.Finished) != 0 {
-		return s.Finished[0].Begin
+		begin = s.Finished[0].Begin
 	}
-	return s.Open.Begin
+	if len(s.Stored) != 0 {
+		begin = min(begin, s.Stored[0].Begin)
+	}
+	return begin
 }
 
 // Fragment is a run of a journal's content.
@@ -95,6 +106,16 @@ type Fragment struct {
 	Codec protocol.CompressionCodec
 	// FirstAppend is the time of the first append into the fragment, in Unix seconds.
 	FirstAppend int64
+}
+
+// StoredFragment is a fragment that a store has.
+type StoredFragment struct {
+	Fragment
+	// Store is the URL of the store, and Postfix is part of the fragment's path there.
+	Store   protocol.FragmentStore
+	Postfix string
+	// Modified is when it was stored by the store's clock, in Unix seconds.
+	Modified int64
 }
 
 // Len returns the number of bytes in the fragment.

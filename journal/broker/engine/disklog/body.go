@@ -3,6 +3,7 @@ package disklog
 import (
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 
 	"google.golang.org/protobuf/proto"
 
@@ -246,6 +247,17 @@ func decodeTrim(b []byte) (journal uint64, below protocol.Offset, err error) {
 	return journal, below, d.end()
 }
 
+// encodeStored returns the body of a stored record: the journal, and the fragment as checkpoints hold it.
+func encodeStored(journal uint64, f engine.StoredFragment) []byte {
+	return appendStored(binary.AppendUvarint(nil, journal), f)
+}
+
+func decodeStored(b []byte) (journal uint64, f engine.StoredFragment, err error) {
+	d := decoder{b: b}
+	journal, f = d.uint(), d.storedFragment()
+	return journal, f, d.end()
+}
+
 // encodeStart returns the body of a start record: the term.
 func encodeStart(term uint64) []byte { return binary.AppendUvarint(nil, term) }
 
@@ -274,4 +286,44 @@ func (d *decoder) fragment() (f engine.Fragment) {
 	f.Codec = protocol.CompressionCodec(d.uint())
 	f.FirstAppend = d.int()
 	return f
+}
+
+func appendStored(b []byte, f engine.StoredFragment) []byte {
+	b = appendFragment(b, f.Fragment)
+	b = appendBytes(b, []byte(f.Store))
+	b = appendBytes(b, []byte(f.Postfix))
+	return binary.AppendUvarint(b, uint64(f.Modified))
+}
+
+func (d *decoder) storedFragment() engine.StoredFragment {
+	return engine.StoredFragment{
+		Fragment: d.fragment(), Store: protocol.FragmentStore(d.bytes()), Postfix: string(d.bytes()), Modified: d.int(),
+	}
+}
+
+func appendSums(b []byte, sums []uint32) []byte {
+	b = binary.AppendUvarint(b, uint64(len(sums)))
+	for _, v := range sums {
+		b = binary.LittleEndian.AppendUint32(b, v)
+	}
+	return b
+}
+
+// sums takes the sums of a number of blocks of size bytes; nil if there are none.
+func (d *decoder) sums(size int64) []uint32 {
+	n := d.count(crc32.Size)
+	if n == 0 {
+		return nil
+	}
+	if int64(n) != (size+blockSize-1)/blockSize {
+		d.fail()
+		return nil
+	}
+	out := make([]uint32, n)
+	for i := range out {
+		var v [crc32.Size]byte
+		d.fixed(v[:])
+		out[i] = binary.LittleEndian.Uint32(v[:])
+	}
+	return out
 }

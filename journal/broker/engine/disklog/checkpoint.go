@@ -20,8 +20,12 @@ import (
 )
 
 // A checkpoint is a magic, the fields that encode writes, and the CRC-32C of all that. It is named by the number of the
-// segment and the offset from which on the log is to be replayed.
-var checkpointMagic = []byte("daybook journal checkpoint 1\n")
+// segment and the offset from which on the log is to be replayed. The first version has neither sums of blocks nor
+// fragments in stores.
+var (
+	checkpointMagic  = []byte("daybook journal checkpoint 2\n")
+	checkpointMagic1 = []byte("daybook journal checkpoint 1\n")
+)
 
 const checkpointTemp = ".new"
 
@@ -77,9 +81,14 @@ func (j *journalImage) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(s.head))
 	b = appendMessage(b, s.registers)
 	b = binary.AppendUvarint(b, uint64(len(s.finished)))
-	for _, f := range s.finished {
-		b = appendFragment(b, f)
+	for i, f := range s.finished {
+		b = appendSums(appendFragment(b, f), s.sums[i])
 	}
+	b = binary.AppendUvarint(b, uint64(len(s.stored)))
+	for _, f := range s.stored {
+		b = appendStored(b, f)
+	}
+	b = binary.AppendUvarint(b, uint64(s.trimmed))
 	b = binary.AppendUvarint(b, uint64(len(s.damaged)))
 	for _, d := range s.damaged {
 		b = binary.AppendUvarint(b, uint64(d.begin))
@@ -88,7 +97,7 @@ func (j *journalImage) append(b []byte) []byte {
 	if s.open == nil {
 		return append(b, 0)
 	}
-	b = appendFragment(append(b, 1), *s.open)
+	b = appendSums(appendFragment(append(b, 1), *s.open), s.blocks.all())
 	if s.hash == nil {
 		return appendBytes(b, nil)
 	}
@@ -105,8 +114,11 @@ func decodeImage(b []byte) (*image, error) {
 		return nil, errors.New("the checksum does not match")
 	}
 	rest, ok := bytes.CutPrefix(b[:body], checkpointMagic)
+	first := false
 	if !ok {
-		return nil, errors.New("not a checkpoint of this version")
+		if rest, first = bytes.CutPrefix(b[:body], checkpointMagic1); !first {
+			return nil, errors.New("not a checkpoint of a known version")
+		}
 	}
 	d := decoder{b: rest}
 	im := &image{
@@ -118,12 +130,13 @@ func decodeImage(b []byte) (*image, error) {
 	}
 	const least = 12 // bytes of a journal
 	for range d.count(least) {
-		im.journals = append(im.journals, d.journal())
+		im.journals = append(im.journals, d.journal(first))
 	}
 	return im, d.end()
 }
 
-func (d *decoder) journal() (j journalImage) {
+// journal takes a journal, as the first version has it or as this one does.
+func (d *decoder) journal(first bool) (j journalImage) {
 	j.id = d.uint()
 	j.spec = engine.Spec{Created: d.int(), Modified: d.int(), JournalSpec: new(protocol.JournalSpec)}
 	d.message(j.spec.JournalSpec)
@@ -134,7 +147,18 @@ func (d *decoder) journal() (j journalImage) {
 		s.registers = registers
 	}
 	for range d.count(sha1.Size + 4) {
-		s.finished = append(s.finished, d.fragment())
+		f := d.fragment()
+		var sums []uint32
+		if !first {
+			sums = d.sums(f.Len())
+		}
+		s.finished, s.sums = append(s.finished, f), append(s.sums, sums)
+	}
+	if !first {
+		for range d.count(sha1.Size + 7) {
+			s.stored = append(s.stored, d.storedFragment())
+		}
+		s.trimmed = d.offset()
 	}
 	for range d.count(2) {
 		s.damaged = append(s.damaged, span{d.offset(), d.offset()})
@@ -144,6 +168,9 @@ func (d *decoder) journal() (j journalImage) {
 	}
 	open := d.fragment()
 	s.open = &open
+	if !first {
+		s.blocks = openSums(d.sums(open.Len()), open.Len())
+	}
 	if h := d.bytes(); len(h) != 0 {
 		s.hash = sha1.New()
 		if s.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(h) != nil {
@@ -151,6 +178,18 @@ func (d *decoder) journal() (j journalImage) {
 		}
 	}
 	return j
+}
+
+// openSums returns the sums of a fragment that grows from those of all its blocks.
+func openSums(sums []uint32, size int64) blockSums {
+	if sums == nil {
+		return blockSums{}
+	}
+	b := blockSums{full: sums, size: size}
+	if size%blockSize != 0 {
+		b.full, b.tail = sums[:len(sums)-1:len(sums)-1], sums[len(sums)-1]
+	}
+	return b
 }
 
 // checkpointer writes checkpoints when asked, and from time to time when something has changed. It runs in its own goroutine.

@@ -140,17 +140,18 @@ func (l *Log) place(j *journal, next *state, body *appendBody, src *source) (*st
 	c := j.content(next.open.Begin)
 	at := next.open.Len()
 	var h hash.Hash
+	blocks := next.blocks
 	switch {
 	case src.taken:
-		h = src.hash
+		h, blocks = src.hash, src.stage.blocks
 	case src.stage == nil:
 		if err := c.write(src.content, at); err != nil {
 			return nil, fmt.Errorf("write content: %w", noSpace(err))
 		}
-		h = next.hashed(src.content)
+		h, blocks = next.hashed(src.content), blocks.extend(src.content)
 	default:
 		var err error
-		if h, err = l.copyStaged(c, at, next, src); err != nil {
+		if h, blocks, err = l.copyStaged(c, at, next, src); err != nil {
 			return nil, fmt.Errorf("copy staged content: %w", noSpace(err))
 		}
 	}
@@ -164,7 +165,7 @@ func (l *Log) place(j *journal, next *state, body *appendBody, src *source) (*st
 			return nil, l.writer.failure()
 		}
 	}
-	return next.grow(src.size, h), nil
+	return next.grow(src.size, h, blocks), nil
 }
 
 // newContent makes the file of a fragment that begins: an empty one, or the staged content if that is large.
@@ -225,9 +226,9 @@ func (l *Log) syncNames(j *journal, contents []*content) error {
 	return nil
 }
 
-// copyStaged copies staged content to the end of a fragment, and returns the hash of the fragment with it.
-func (l *Log) copyStaged(c *content, at int64, next *state, src *source) (hash.Hash, error) {
-	h := next.hash
+// copyStaged copies staged content to the end of a fragment, and returns the hash and the sums of the fragment with it.
+func (l *Log) copyStaged(c *content, at int64, next *state, src *source) (hash.Hash, blockSums, error) {
+	h, blocks := next.hash, next.blocks
 	if h != nil {
 		h = cloneHash(h)
 	}
@@ -236,17 +237,18 @@ func (l *Log) copyStaged(c *content, at int64, next *state, src *source) (hash.H
 	for done := int64(0); done < src.size; {
 		p := (*buf)[:min(int64(len(*buf)), src.size-done)]
 		if _, err := src.stage.file.ReadAt(p, done); err != nil {
-			return nil, err
+			return nil, blocks, err
 		}
+		blocks = blocks.extend(p)
 		if h != nil {
 			h.Write(p)
 		}
 		if err := c.write(p, at+done); err != nil {
-			return nil, err
+			return nil, blocks, err
 		}
 		done += int64(len(p))
 	}
-	return h, nil
+	return h, blocks, nil
 }
 
 // source is the content of an append.

@@ -29,6 +29,7 @@ import (
 	"log/slog"
 	"math"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -118,6 +119,7 @@ type Log struct {
 	files    files
 	budget   budget
 	buffers  sync.Pool // of *[]byte, 1 MiB each
+	blocks   sync.Pool // of *[]byte, as large as a block
 	staged   atomic.Uint64
 
 	hub      wake.Hub[protocol.Journal]
@@ -158,6 +160,10 @@ func Open(ctx context.Context, dir string, opts Options) (*Log, error) {
 	l.budget = budget{limits: l.opts.Budget, dir: dir, space: l.opts.Space, held: &l.files.held, logger: l.opts.Logger, metrics: l.metrics}
 	l.buffers.New = func() any {
 		b := make([]byte, 1<<20)
+		return &b
+	}
+	l.blocks.New = func() any {
+		b := make([]byte, blockSize)
 		return &b
 	}
 	if l.opts.SegmentSize < 4<<10 || l.opts.SegmentSize > 1<<31 || int64(l.opts.InlineSize) > l.opts.SegmentSize/2 {
@@ -252,6 +258,46 @@ func (l *Log) Load(_ context.Context, name protocol.Journal) (engine.State, erro
 // Watch subscribes to changes of a journal.
 func (l *Log) Watch(name protocol.Journal) (<-chan struct{}, func()) { return l.hub.Watch(name) }
 
+// Stored notes that a store has a finished fragment. Its file goes as soon as nobody reads it.
+func (l *Log) Stored(_ context.Context, name protocol.Journal, f engine.StoredFragment) error {
+	j, err := l.journal(name)
+	if err != nil {
+		return err
+	}
+	b, err := l.stored(j, f)
+	if err == nil {
+		// Not given up with the caller's context: the file is to be removed exactly when the record is durable.
+		<-b.done
+		err = b.err
+	}
+	if err == nil {
+		err = j.dropContent(f.Begin)
+	}
+	if err != nil {
+		return fmt.Errorf("note that [%d, %d) of %s is stored: %w", f.Begin, f.End, name, err)
+	}
+	return nil
+}
+
+func (l *Log) stored(j *journal, f engine.StoredFragment) (*batch, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for {
+		if j.gone {
+			return nil, unknownJournal(j.name)
+		}
+		j.refresh(l.writer.current())
+		i, ok := slices.BinarySearchFunc(j.next.finished, f.Begin, compareBegin)
+		if !ok || j.next.finished[i].End != f.End || j.next.finished[i].Sum != f.Sum {
+			return nil, fault.New(fault.NotFound, "there is no such fragment any more")
+		}
+		b, err := l.order(j, recordStored, encodeStored(j.id, f), nil, j.next.store(f))
+		if !errors.Is(err, errStale) {
+			return b, err
+		}
+	}
+}
+
 // Trim drops finished fragments. Their files go as soon as nobody reads them.
 func (l *Log) Trim(_ context.Context, name protocol.Journal, below protocol.Offset) error {
 	j, err := l.journal(name)
@@ -288,7 +334,7 @@ func (l *Log) trim(j *journal, below protocol.Offset) (dropped []engine.Fragment
 		}
 		j.refresh(l.writer.current())
 		next, dropped := j.next.trim(below)
-		if len(dropped) == 0 {
+		if next == j.next {
 			return nil, nil, nil
 		}
 		b, err := l.order(j, recordTrim, encodeTrim(j.id, next.lowest()), nil, next)

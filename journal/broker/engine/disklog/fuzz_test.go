@@ -53,14 +53,20 @@ func FuzzBodies(f *testing.F) {
 			}
 		}
 		_, _, _ = decodeTrim(b)
+		if id, f, err := decodeStored(b); err == nil {
+			if _, again, err := decodeStored(encodeStored(id, f)); err != nil || again != f {
+				t.Errorf("%v becomes %v, %v", f, again, err)
+			}
+		}
 		_, _ = decodeStart(b)
 	})
 }
 
 func FuzzCheckpoint(f *testing.F) {
 	s := (&state{registers: protocol.MustLabelSet("name", "value")}).begin(protocol.CompressionCodec_NONE, 5)
-	s = s.grow(3, s.hashed([]byte("abc"))).finish().begin(protocol.CompressionCodec_GZIP, 6)
-	s = s.grow(2, s.hashed([]byte("de"))).damage(span{1, 2})
+	s = s.grow(3, s.hashed([]byte("abc")), s.blocks.extend([]byte("abc"))).finish().begin(protocol.CompressionCodec_GZIP, 6)
+	s = s.grow(2, s.hashed([]byte("de")), s.blocks.extend([]byte("de"))).damage(span{1, 2})
+	s = s.finish().begin(protocol.CompressionCodec_NONE, 7).store(engine.StoredFragment{Fragment: s.openFragment(), Store: "file:///a/", Postfix: "b", Modified: 9})
 	im := &image{
 		identity: engine.Identity{Cluster: 1, Member: 2, Term: 3}, nextID: 4, from: position{5, 6}, revision: 7, specsSeq: 8,
 		journals: []journalImage{{id: 1, spec: engine.Spec{JournalSpec: enginetest.Spec("test/a"), Created: 1, Modified: 2}, state: s}},

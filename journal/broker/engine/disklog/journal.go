@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -46,11 +47,17 @@ type state struct {
 	seq       uint64 // of the last record
 	head      protocol.Offset
 	registers *protocol.LabelSet
-	// finished shares its array with the states before and after it.
+	// finished shares its array with the states before and after it, and so do stored and the sums. sums has those of the
+	// blocks of each finished fragment.
 	finished []engine.Fragment
-	// open is the fragment that grows, without its sum; hash is that of its content, nil if that is not known.
-	open *engine.Fragment
-	hash hash.Hash
+	sums     [][]uint32
+	stored   []engine.StoredFragment
+	trimmed  protocol.Offset
+	// open is the fragment that grows, without its sum; hash is that of its content, nil if that is not known, and blocks
+	// has the sums of its blocks.
+	open   *engine.Fragment
+	hash   hash.Hash
+	blocks blockSums
 	// damaged are ranges whose bytes are lost or wrong, ascending.
 	damaged []span
 }
@@ -65,6 +72,8 @@ func (s *state) load(created int64) engine.State {
 		Head:      s.head,
 		Registers: s.registers,
 		Finished:  s.finished,
+		Stored:    s.stored,
+		Trimmed:   s.trimmed,
 		Open:      s.openFragment(),
 	}
 }
@@ -80,11 +89,19 @@ func (s *state) openFragment() engine.Fragment {
 	return f
 }
 
+// lowest returns the lowest offset of content.
 func (s *state) lowest() protocol.Offset {
-	if len(s.finished) != 0 {
-		return s.finished[0].Begin
+	lowest := s.head
+	if s.open != nil {
+		lowest = s.open.Begin
 	}
-	return s.openFragment().Begin
+	if len(s.finished) != 0 {
+		lowest = s.finished[0].Begin
+	}
+	if len(s.stored) != 0 {
+		lowest = min(lowest, s.stored[0].Begin)
+	}
+	return lowest
 }
 
 // finish returns the state with the open fragment finished.
@@ -92,7 +109,8 @@ func (s *state) finish() *state {
 	next := *s
 	if s.open != nil {
 		next.finished = append(s.finished, s.openFragment())
-		next.open, next.hash = nil, nil
+		next.sums = append(s.sums, s.blocks.all())
+		next.open, next.hash, next.blocks = nil, nil, blockSums{}
 	}
 	return &next
 }
@@ -101,16 +119,16 @@ func (s *state) finish() *state {
 func (s *state) begin(codec protocol.CompressionCodec, firstAppend int64) *state {
 	next := *s
 	next.open = &engine.Fragment{Begin: s.head, End: s.head, Codec: codec, FirstAppend: firstAppend}
-	next.hash = sha1.New()
+	next.hash, next.blocks = sha1.New(), newBlockSums()
 	return &next
 }
 
-// grow returns the state with the open fragment longer; h is the hash of all its content.
-func (s *state) grow(n int64, h hash.Hash) *state {
+// grow returns the state with the open fragment longer; h is the hash of all its content, and blocks are the sums of its blocks.
+func (s *state) grow(n int64, h hash.Hash, blocks blockSums) *state {
 	next := *s
 	open := *s.open
 	open.End += protocol.Offset(n)
-	next.open, next.hash, next.head = &open, h, open.End
+	next.open, next.hash, next.blocks, next.head = &open, h, blocks, open.End
 	return &next
 }
 
@@ -151,7 +169,14 @@ func (s *state) trim(below protocol.Offset) (next *state, dropped []engine.Fragm
 		k++
 	}
 	n := *s
-	dropped, n.finished = s.finished[:k], s.finished[k:]
+	dropped, n.finished, n.sums = s.finished[:k], s.finished[k:], s.sums[k:]
+	for len(n.stored) != 0 && n.stored[0].End <= below {
+		n.stored = n.stored[1:]
+	}
+	if len(dropped) == 0 && len(n.stored) == len(s.stored) {
+		return s, nil
+	}
+	n.trimmed = max(n.trimmed, n.lowest())
 	n.damaged = nil
 	for _, d := range s.damaged {
 		if d.end > n.lowest() {
@@ -159,6 +184,32 @@ func (s *state) trim(below protocol.Offset) (next *state, dropped []engine.Fragm
 		}
 	}
 	return &n, dropped
+}
+
+// store returns the state with a finished fragment stored. A fragment that is not there was lost with records about it, and
+// is known again.
+func (s *state) store(f engine.StoredFragment) *state {
+	n := *s
+	if i, ok := slices.BinarySearchFunc(n.finished, f.Begin, compareBegin); ok {
+		if i == 0 {
+			n.finished, n.sums = n.finished[1:], n.sums[1:]
+		} else {
+			n.finished = slices.Delete(slices.Clone(n.finished), i, i+1)
+			n.sums = slices.Delete(slices.Clone(n.sums), i, i+1)
+		}
+	}
+	i, found := slices.BinarySearchFunc(n.stored, f.Begin, func(x engine.StoredFragment, begin protocol.Offset) int {
+		return compareBegin(x.Fragment, begin)
+	})
+	switch {
+	case found:
+	case i == len(n.stored):
+		n.stored = append(n.stored, f)
+	default:
+		n.stored = slices.Insert(slices.Clone(n.stored), i, f)
+	}
+	n.damaged = slices.DeleteFunc(slices.Clone(n.damaged), func(d span) bool { return f.Begin <= d.begin && d.end <= f.End })
+	return &n
 }
 
 // journalDir is the directory of a journal's files. Names of journals are longer than some file systems allow, and have no

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"slices"
+	"sync"
 
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/internal/vfs"
@@ -21,6 +23,15 @@ type reader struct {
 	content  *content
 	file     vfs.File
 	damaged  []span
+
+	// sums are those of the blocks of the first known bytes; nil if they are not known.
+	sums  []uint32
+	known int64
+
+	mu    sync.Mutex // guards what follows
+	block int64      // the block in buf, or -1
+	buf   *[]byte
+	pool  *sync.Pool
 }
 
 // Open returns a reader of a fragment that Load returned.
@@ -29,7 +40,13 @@ func (l *Log) Open(_ context.Context, name protocol.Journal, f engine.Fragment) 
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{journal: name, fragment: f, content: j.content(f.Begin), damaged: j.durable.Load().damaged}
+	s := j.durable.Load()
+	r := &reader{journal: name, fragment: f, content: j.content(f.Begin), damaged: s.damaged, block: -1, pool: &l.blocks}
+	if i, ok := slices.BinarySearchFunc(s.finished, f.Begin, compareBegin); ok {
+		r.sums, r.known = s.sums[i], s.finished[i].Len()
+	} else if s.open != nil && s.open.Begin == f.Begin {
+		r.sums, r.known = s.blocks.all(), s.open.Len()
+	}
 	if r.content == nil {
 		if slices.ContainsFunc(r.damaged, func(d span) bool { return d.begin <= f.Begin && f.End <= d.end }) {
 			return r, nil // there is no file; every read will tell why
@@ -74,19 +91,91 @@ func (r *reader) ReadAt(p []byte, off protocol.Offset) (int, error) {
 	if len(p) == 0 {
 		return 0, end
 	}
-	n, err := r.file.ReadAt(p, int64(off-f.Begin))
+	if n, err := r.verified(p, int64(off-f.Begin)); err != nil {
+		return n, fault.New(fault.DataLoss, "read %s at %d: %w", r.journal, off+protocol.Offset(n), err)
+	}
+	return len(p), end
+}
+
+// verified reads from a position of the file, and compares the sums of all blocks that it touches. What it returns is right.
+func (r *reader) verified(p []byte, at int64) (n int, err error) {
+	if r.sums == nil {
+		return r.readFile(p, at)
+	}
+	for n < len(p) {
+		pos := at + int64(n)
+		block := pos / blockSize
+		whole := int64(len(p)-n) / blockSize
+		if pos%blockSize != 0 || whole == 0 {
+			k, err := r.partial(p[n:], block, pos%blockSize)
+			if err != nil {
+				return n, err
+			}
+			n += k
+			continue
+		}
+		q := p[n : n+int(whole)*blockSize]
+		if k, err := r.readFile(q, pos); err != nil {
+			return n + k/blockSize*blockSize, err
+		}
+		for len(q) > 0 {
+			if err := r.check(block, q[:blockSize]); err != nil {
+				return n, err
+			}
+			q, n = q[blockSize:], n+blockSize
+			block++
+		}
+	}
+	return n, nil
+}
+
+// partial copies from a position in a block on.
+func (r *reader) partial(p []byte, block, at int64) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	size := min(blockSize, r.known-block*blockSize)
+	if r.buf == nil {
+		r.buf = r.pool.Get().(*[]byte)
+	}
+	b := (*r.buf)[:size]
+	if r.block != block {
+		r.block = -1
+		if _, err := r.readFile(b, block*blockSize); err != nil {
+			return 0, err
+		}
+		if err := r.check(block, b); err != nil {
+			return 0, err
+		}
+		r.block = block
+	}
+	return copy(p, b[at:]), nil
+}
+
+func (r *reader) check(block int64, b []byte) error {
+	if crc32.Checksum(b, castagnoli) != r.sums[block] {
+		return fmt.Errorf("64 KiB from %d on do not have the sum that was written", r.fragment.Begin+protocol.Offset(block*blockSize))
+	}
+	return nil
+}
+
+func (r *reader) readFile(p []byte, at int64) (int, error) {
+	n, err := r.file.ReadAt(p, at)
 	if n == len(p) {
-		return n, end
+		return n, nil
 	}
 	if err == nil || errors.Is(err, io.EOF) {
-		return n, fault.New(fault.DataLoss, "read %s at %d: the file of the fragment at %d is too short", r.journal, off, f.Begin)
+		err = fmt.Errorf("the file of the fragment at %d is too short", r.fragment.Begin)
 	}
-	return n, fault.New(fault.DataLoss, "read %s at %d: %w", r.journal, off, err)
+	return n, err
 }
 
 func (r *reader) Close() error {
 	if r.content == nil {
 		return nil
+	}
+	if r.buf != nil {
+		r.pool.Put(r.buf)
+		r.buf = nil
 	}
 	if err := r.content.unuse(); err != nil {
 		return fmt.Errorf("close a fragment of %s: %w", r.journal, err)

@@ -28,6 +28,7 @@ const (
 	recordAppend                       // an append, or a fragment finished, or a head moved
 	recordApply                        // specs created, replaced, deleted
 	recordTrim                         // fragments dropped
+	recordStored                       // a store has a fragment
 	recordTypes
 )
 

@@ -37,9 +37,10 @@ func (r *replay) apply(rec record) error {
 		if j == nil || rec.seq <= j.next.seq {
 			return nil
 		}
-		next, dropped := j.next.trim(below)
-		next.seq = rec.seq
-		j.next = next
+		trimmed, dropped := j.next.trim(below)
+		next := *trimmed
+		next.seq, next.trimmed = rec.seq, max(next.trimmed, below)
+		j.next = &next
 		r.log.dirty[j] = struct{}{}
 		for _, f := range dropped {
 			if err := j.dropContent(f.Begin); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -47,6 +48,20 @@ func (r *replay) apply(rec record) error {
 			}
 		}
 		return nil
+	case recordStored:
+		id, f, err := decodeStored(rec.body)
+		if err != nil {
+			return err
+		}
+		j := r.byID[id]
+		if j == nil || rec.seq <= j.next.seq {
+			return nil
+		}
+		next := j.next.store(f)
+		next.seq, next.head = rec.seq, max(next.head, f.End)
+		j.next = next
+		r.log.dirty[j] = struct{}{}
+		return nil // the file goes when all are checked
 	default:
 		a, err := decodeAppend(rec.body)
 		if err != nil {
@@ -151,7 +166,7 @@ func (r *replay) append(j *journal, a *appendBody, seq uint64) error {
 func lost(s *state, a *appendBody) *state {
 	next := s.damage(span{s.head, a.begin})
 	if next.open != nil && next.open.Begin == a.fragment && a.flags&flagBegin == 0 {
-		return next.grow(int64(a.begin-s.head), nil)
+		return next.grow(int64(a.begin-s.head), nil, blockSums{})
 	}
 	next = next.fill(a.fragment)
 	if a.flags&flagBegin == 0 {
@@ -168,6 +183,7 @@ func (s *state) fill(end protocol.Offset) *state {
 	next := s.finish()
 	if end > s.head {
 		next.finished = append(next.finished, engine.Fragment{Begin: s.head, End: end, Codec: protocol.CompressionCodec_NONE})
+		next.sums = append(next.sums, nil)
 		next.head = end
 	}
 	return next
@@ -187,14 +203,14 @@ func (r *replay) content(j *journal, s *state, a *appendBody) (*state, error) {
 		if err := c.write(a.content, at); err != nil {
 			return nil, err
 		}
-		return s.grow(a.length, s.hashed(a.content)), nil
+		return s.grow(a.length, s.hashed(a.content), s.blocks.extend(a.content)), nil
 	}
-	h, err := r.verify(c, at, a, s.hash)
+	h, blocks, err := r.verify(c, at, a, s)
 	if err != nil {
 		// The file's other content may be well, and the fragment may be dropped by a later record.
-		return s.damage(span{a.begin, a.begin + protocol.Offset(a.length)}).grow(a.length, nil), nil
+		return s.damage(span{a.begin, a.begin + protocol.Offset(a.length)}).grow(a.length, nil, blockSums{}), nil
 	}
-	return s.grow(a.length, h), nil
+	return s.grow(a.length, h, blocks), nil
 }
 
 // open returns the file of the fragment that begins at an offset. It is created if it is not there: its content may be in the
@@ -213,11 +229,12 @@ func (r *replay) open(j *journal, begin protocol.Offset) (*content, error) {
 	return c, j.setContent(c)
 }
 
-// verify reads content that a record refers to, and returns the hash of the fragment with it.
-func (r *replay) verify(c *content, at int64, a *appendBody, h hash.Hash) (hash.Hash, error) {
+// verify reads content that a record refers to, and returns the hash and the sums of the fragment with it.
+func (r *replay) verify(c *content, at int64, a *appendBody, s *state) (hash.Hash, blockSums, error) {
+	h, blocks := s.hash, s.blocks
 	f, err := c.use()
 	if err != nil {
-		return nil, err
+		return nil, blocks, err
 	}
 	var sum uint32
 	if h != nil {
@@ -231,6 +248,7 @@ func (r *replay) verify(c *content, at int64, a *appendBody, h hash.Hash) (hash.
 			err = nil
 		}
 		sum = crc32.Update(sum, castagnoli, p)
+		blocks = blocks.extend(p)
 		if h != nil {
 			h.Write(p)
 		}
@@ -239,7 +257,7 @@ func (r *replay) verify(c *content, at int64, a *appendBody, h hash.Hash) (hash.
 	if err = errors.Join(err, c.unuse()); err == nil && sum != a.sum {
 		err = errors.New("the checksum of the content does not match")
 	}
-	return h, err
+	return h, blocks, err
 }
 
 // check compares a journal's state with its files.

@@ -24,6 +24,8 @@ type stage struct {
 	budget   *budget
 	crc      uint32
 	hash     hash.Hash
+	// blocks are the sums as those of a fragment that begins with the content.
+	blocks blockSums
 	// taken is set when the file is a fragment's, or has been removed.
 	taken, closed bool
 }
@@ -36,7 +38,7 @@ func (l *Log) Stage(context.Context) (engine.Stage, error) {
 	st := &stage{
 		fs:   l.opts.FS,
 		path: filepath.Join(l.path(stagingDir), fmt.Sprintf("%016x", l.staged.Add(1))),
-		hash: sha1.New(), budget: &l.budget,
+		hash: sha1.New(), blocks: newBlockSums(), budget: &l.budget,
 	}
 	if err := l.budget.admit(0); err != nil {
 		return nil, fmt.Errorf("stage content: %w", err)
@@ -61,6 +63,7 @@ func (st *stage) Write(p []byte) (int, error) {
 	st.size += int64(len(p))
 	st.crc = crc32.Update(st.crc, castagnoli, p)
 	st.hash.Write(p)
+	st.blocks = st.blocks.extend(p)
 	return len(p), nil
 }
 

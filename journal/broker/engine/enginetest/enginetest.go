@@ -36,6 +36,7 @@ func Test(t *testing.T, newOpener func(t *testing.T) Opener) {
 		"Specs":          testSpecs,
 		"Recreate":       testRecreate,
 		"Trim":           testTrim,
+		"Stored":         testStored,
 		"Watch":          testWatch,
 		"Race":           testRace,
 		"Reopen":         testReopen,
