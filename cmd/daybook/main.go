@@ -37,6 +37,7 @@ type cli struct {
 	Tail       tailCmd       `cmd:"" help:"Print the end of a stream, and follow it."`
 	Ls         lsCmd         `cmd:"" help:"List streams, newest first."`
 	Flush      flushCmd      `cmd:"" help:"Send what commands left in their spools."`
+	Journals   journalsCmd   `cmd:"" help:"Work with journals, of this server or of other brokers."`
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 	Help       helpCmd       `cmd:"" help:"Show help for a command."`

@@ -245,3 +245,20 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestDiff(t *testing.T) {
+	for _, c := range []struct{ a, b, want string }{
+		{"", "", ""},
+		{"x\n", "x\n", ""},
+		{"", "x\n", "+ x\n"},
+		{"x\n", "", "- x\n"},
+		{"a\nb\nc\n", "a\nB\nc\nd\n", "  a\n- b\n+ B\n  c\n+ d\n"},
+	} {
+		if got := Diff(c.a, c.b); got != c.want {
+			t.Errorf("%q, %q: %q", c.a, c.b, got)
+		}
+	}
+	if s, err := Text(&pb.JournalSpec{Name: "a/journal", Replication: 2}); err != nil || s != "name: a/journal\nreplication: 2\n" {
+		t.Errorf("%q, %v", s, err)
+	}
+}

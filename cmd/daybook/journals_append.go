@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"math/rand/v2"
+	"os"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/client"
+	"github.com/daybook-dev/daybook/journal/protocol"
+)
+
+type journalsAppendCmd struct {
+	journalsFlags
+	selectFlags
+	Input   string `help:"Read from a file." short:"i" default:"-" placeholder:"FILE"`
+	Framing string `help:"none makes one append of everything; lines makes one of each line; fixed makes one of each frame: the bytes 66 33 93 36, the length in four bytes (little-endian), and so many bytes." short:"f" enum:"none,lines,fixed" default:"none"`
+	Mapping string `help:"How a record finds its journal among those selected: random; or by a key, which is the record before it: modulo, rendezvous, direct (the key is the name)." short:"m" enum:"random,modulo,rendezvous,direct" default:"random"`
+	Base64  bool   `help:"Keys are in base64."`
+}
+
+func (c *journalsAppendCmd) Help() string {
+	return "The end waits until everything is acknowledged. Records of one journal stay in order. What cannot be sent at once waits in temporary files."
+}
+
+const (
+	// appendSpool is how much may wait for the broker before the input has to.
+	appendSpool = 1 << 30
+	maxRecord   = 64 << 20
+)
+
+var frameMagic = [4]byte{0x66, 0x33, 0x93, 0x36}
+
+func (c *journalsAppendCmd) Run(e *env) (err error) {
+	if c.Framing == "none" && c.Mapping != "random" {
+		return fault.New(fault.Invalid, "--mapping %s needs records; give --framing lines or fixed", c.Mapping)
+	}
+	if c.Base64 && c.Framing != "lines" {
+		return fault.New(fault.Invalid, "--base64 needs --framing lines")
+	}
+	input := e.stdin
+	if c.Input != "-" {
+		if input, err = os.Open(c.Input); err != nil {
+			return err
+		}
+		defer input.Close()
+	}
+	jc, closeClient, err := c.open(e)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeClient()) }()
+	journals, err := c.selected(e.ctx, jc)
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(journals))
+	for i, j := range journals {
+		names[i] = j.GetSpec().GetName()
+	}
+	bar := newProgress(e, input)
+	defer bar.end()
+	if info, err := input.Stat(); err == nil && info.Mode().IsRegular() {
+		bar.expect(info.Size())
+	}
+	in := bufio.NewReaderSize(&countingReader{input, bar}, 256<<10)
+	if c.Framing == "none" {
+		return c.appendWhole(e, jc, in, names[rand.IntN(len(names))]) //nolint:gosec // Any journal will do.
+	}
+	return c.appendRecords(e, jc, in, names)
+}
+
+type countingReader struct {
+	r   io.Reader
+	bar *progress
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.bar.add(n)
+	return n, err
+}
+
+// appendWhole makes one append. The content waits in a file until it is complete, however long that takes.
+func (c *journalsAppendCmd) appendWhole(e *env, jc protocol.RoutedJournalClient, in io.Reader, journal string) error {
+	s := client.NewAppendService(e.ctx, jc, client.WithLogger(e.log))
+	p := s.StartAppend(&protocol.AppendRequest{Journal: journal}, nil)
+	_, err := io.Copy(p.Writer(), in)
+	if err = p.Require(err).Release(); err == nil {
+		err = p.Err()
+	}
+	return errors.Join(err, s.Close(context.WithoutCancel(e.ctx)))
+}
+
+func (c *journalsAppendCmd) appendRecords(e *env, jc protocol.RoutedJournalClient, in *bufio.Reader, names []string) (err error) {
+	s := client.NewAppendService(e.ctx, jc, client.WithLogger(e.log), client.WithSpoolLimit(appendSpool))
+	defer func() { err = errors.Join(err, s.Close(e.ctx)) }()
+	next := nextLine
+	if c.Framing == "fixed" {
+		next = nextFrame
+	}
+	for n := 1; ; n++ {
+		var key []byte
+		if c.Mapping != "random" {
+			record, err := next(in)
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("key of record %d: %w", n, err)
+			}
+			if key, err = c.key(record); err != nil {
+				return fmt.Errorf("key of record %d: %w", n, err)
+			}
+		}
+		record, err := next(in)
+		if errors.Is(err, io.EOF) {
+			if key != nil {
+				return fault.New(fault.Invalid, "record %d has a key and nothing behind it", n)
+			}
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("record %d: %w", n, err)
+		}
+		journal, err := mapRecord(c.Mapping, key, names)
+		if err != nil {
+			return fmt.Errorf("record %d: %w", n, err)
+		}
+		if err := s.WaitForRoom(e.ctx, int64(len(record))); err != nil {
+			return err
+		}
+		p := s.StartAppend(&protocol.AppendRequest{Journal: journal}, nil)
+		_, err = p.Writer().Write(record)
+		if err := p.Require(err).Release(); err != nil {
+			return fmt.Errorf("record %d: %w", n, err)
+		}
+	}
+}
+
+// nextLine returns a line with its end. A line that has none is incomplete.
+func nextLine(in *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := in.ReadSlice('\n')
+		if len(line)+len(part) > maxRecord {
+			return nil, fault.New(fault.Invalid, "line is longer than %s", bytesText(maxRecord))
+		}
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return line, nil
+		case errors.Is(err, bufio.ErrBufferFull):
+		case errors.Is(err, io.EOF) && len(line) != 0:
+			return nil, fault.New(fault.Invalid, "the last line has no end")
+		default:
+			return nil, err
+		}
+	}
+}
+
+// nextFrame returns a frame with its header.
+func nextFrame(in *bufio.Reader) ([]byte, error) {
+	var header [8]byte
+	switch n, err := io.ReadFull(in, header[:]); {
+	case err != nil && n > 0:
+		return nil, fault.New(fault.Invalid, "the last frame is not complete")
+	case err != nil:
+		return nil, err
+	case [4]byte(header[:4]) != frameMagic:
+		return nil, fault.New(fault.Invalid, "a frame begins with %x instead of %x", header[:4], frameMagic)
+	}
+	size := binary.LittleEndian.Uint32(header[4:])
+	if size > maxRecord {
+		return nil, fault.New(fault.Invalid, "frame of %s is longer than %s", bytesText(int64(size)), bytesText(maxRecord))
+	}
+	frame := bytes.NewBuffer(append(make([]byte, 0, 512), header[:]...))
+	if n, err := io.CopyN(frame, in, int64(size)); err != nil {
+		return nil, fault.New(fault.Invalid, "the last frame ends after %d of %d bytes: %w", n, size, io.ErrUnexpectedEOF)
+	}
+	return frame.Bytes(), nil
+}
+
+// key returns the key of a record that is one.
+func (c *journalsAppendCmd) key(record []byte) ([]byte, error) {
+	if c.Framing == "fixed" {
+		return record[8:], nil
+	}
+	record = bytes.TrimRight(record, "\r\n")
+	if !c.Base64 {
+		return record, nil
+	}
+	key, err := base64.StdEncoding.DecodeString(string(record))
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "not base64: %w", err)
+	}
+	return key, nil
+}
+
+// mapRecord returns the journal of a record, given the names in their order.
+func mapRecord(mapping string, key []byte, names []string) (string, error) {
+	switch mapping {
+	case "modulo":
+		return names[int(fnvSum(key)%uint32(len(names)))], nil
+	case "rendezvous":
+		best, most := 0, uint32(0)
+		for i, n := range names {
+			if sum := fnvSum(key) ^ fnvSum([]byte(n)); i == 0 || sum > most {
+				best, most = i, sum
+			}
+		}
+		return names[best], nil
+	case "direct":
+		for _, n := range names {
+			if n == string(key) {
+				return n, nil
+			}
+		}
+		return "", fault.New(fault.NotFound, "journal %q is not among those selected", key)
+	}
+	return names[rand.IntN(len(names))], nil //nolint:gosec // Any journal will do.
+}
+
+func fnvSum(b []byte) uint32 {
+	h := fnv.New32a()
+	_, _ = h.Write(b)
+	return h.Sum32()
+}
