@@ -68,18 +68,22 @@ func main() { os.Exit(program(os.Args[1:])) }
 
 func program(args []string) int {
 	var c cli
-	parser, err := kong.New(&c,
+	parser, err := newParser(&c)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "daybook: %v\n", err)
+		return exitFailure
+	}
+	return run(parser, &c, args)
+}
+
+func newParser(c *cli) (*kong.Kong, error) {
+	return kong.New(c,
 		kong.Name("daybook"),
 		kong.Description("Captures the output of everything you run, shows it live, and keeps it."),
 		kong.Vars{"listen": defaultListen},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Exit(func(code int) { panic(exitCode(code)) }),
 	)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "daybook: %v\n", err)
-		return exitFailure
-	}
-	return run(parser, &c, args)
 }
 
 // exitCode carries the code of kong's own exits (--help) out of the parser.
