@@ -43,6 +43,9 @@ import (
 	"github.com/daybook-dev/daybook/web"
 )
 
+// archiveLimit is how long the end of a command waits for its streams to be archived, when the system is in its process.
+const archiveLimit = 2 * time.Second
+
 // memoryLimit is what the garbage collector keeps the process below, if it can: the stores' caches take half of it at most.
 const memoryLimit = 320 << 20
 
@@ -341,6 +344,9 @@ func (s *system) Drain(ctx context.Context) {
 		err = s.consumer.WaitFor(ctx, int64(journal.Head))
 	}
 	if err == nil {
+		// What is archived only later can be read all the same.
+		ctx, cancel := context.WithTimeout(ctx, archiveLimit)
+		defer cancel()
 		err = s.archiver.Drain(ctx)
 	}
 	if err != nil {
