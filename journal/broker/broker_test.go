@@ -41,6 +41,12 @@ type cluster struct {
 
 func start(t testing.TB, dir string, opts disklog.Options) *cluster {
 	t.Helper()
+	return startWith(t, dir, opts, broker.Config{})
+}
+
+// startWith starts a cluster whose broker has more than the usual configuration.
+func startWith(t testing.TB, dir string, opts disklog.Options, config broker.Config) *cluster {
+	t.Helper()
 	c := &cluster{t: t}
 	var err error
 	if c.log, err = disklog.Open(t.Context(), dir, opts); err != nil {
@@ -50,9 +56,9 @@ func start(t testing.TB, dir string, opts disklog.Options) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.broker, err = broker.New(t.Context(), broker.Config{
-		Engine: c.log, ID: &protocol.ProcessSpec_ID{Zone: "local", Suffix: "test"}, Endpoint: protocol.Endpoint("http://" + lis.Addr().String()),
-	})
+	config.Engine, config.ID = c.log, &protocol.ProcessSpec_ID{Zone: "local", Suffix: "test"}
+	config.Endpoint = protocol.Endpoint("http://" + lis.Addr().String())
+	c.broker, err = broker.New(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
