@@ -35,7 +35,7 @@ const connectLimit = 30 * time.Second
 // journalsFlags are the flags of every command that talks to brokers.
 type journalsFlags struct {
 	serverFlags
-	Broker    string `help:"Address of another broker: http://HOST:PORT, https://HOST:PORT or unix:///PATH; by default the server's." env:"DAYBOOK_BROKER" placeholder:"URL"`
+	Broker    string `help:"Address of another broker: http://HOST:PORT, https://HOST:PORT or unix://localhost/PATH; by default the server's." env:"DAYBOOK_BROKER" placeholder:"URL"`
 	Zone      string `help:"Zone of this machine; brokers in it are preferred." env:"DAYBOOK_ZONE" default:"local" placeholder:"ZONE"`
 	AuthKeys  string `help:"Keys that sign tokens for the broker, in base64." name:"broker-auth-keys" env:"DAYBOOK_BROKER_AUTH_KEYS" placeholder:"KEYS"`
 	AuthToken string `help:"Token for the broker." name:"broker-auth-token" env:"DAYBOOK_BROKER_AUTH_TOKEN" placeholder:"TOKEN"`

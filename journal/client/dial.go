@@ -39,7 +39,7 @@ type Client struct {
 	conn *grpc.ClientConn
 }
 
-// Dial returns a client of the brokers of which one is at endpoint: http://host:port, https://host:port or unix:///path. It does
+// Dial returns a client of the brokers of which one is at endpoint: http://host:port, https://host:port or unix://localhost/path. It does
 // not wait for them; calls that must not fail meanwhile do.
 func Dial(endpoint pb.Endpoint, cfg DialConfig) (*Client, error) {
 	target, opts, err := dispatch.Target(endpoint, cfg.Zone, cfg.TLS)

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -11,7 +12,6 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/serviceconfig"
 
-	"github.com/daybook-dev/daybook/internal/fault"
 	pb "github.com/daybook-dev/daybook/journal/protocol"
 )
 
@@ -83,7 +83,7 @@ type broker struct {
 // UpdateClientConnState takes in the dialed address.
 func (d *dispatcher) UpdateClientConnState(s balancer.ClientConnState) error {
 	if len(s.ResolverState.Addresses) == 0 {
-		d.ResolverError(fault.New(fault.Transient, "the address of the broker resolves to nothing"))
+		d.ResolverError(errors.New("the address of the broker resolves to nothing"))
 		return balancer.ErrBadResolverState
 	}
 	d.mu.Lock()
@@ -175,7 +175,7 @@ func (d *dispatcher) changed(b *broker, s balancer.SubConnState) {
 		b.failed = nil
 	case connectivity.TransientFailure:
 		if b.failed = s.ConnectionError; b.failed == nil {
-			b.failed = fault.New(fault.Transient, "the connection failed")
+			b.failed = errors.New("the connection failed")
 		}
 	}
 	again := b.state == connectivity.Idle && b.failed != nil && !d.closed

@@ -1,12 +1,13 @@
 package dispatch
 
 import (
+	"fmt"
+
 	"google.golang.org/grpc/balancer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
-	"github.com/daybook-dev/daybook/internal/fault"
 	pb "github.com/daybook-dev/daybook/journal/protocol"
 )
 
@@ -38,7 +39,8 @@ func (p picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	if member {
 		forget(call)
 	}
-	return balancer.PickResult{}, fault.New(fault.Transient, "no connection to the broker: %w", failed)
+	// A status would end also the calls that wait.
+	return balancer.PickResult{}, fmt.Errorf("no connection to the broker: %v", failed) //nolint:errorlint // See above.
 }
 
 // pick returns the connection of a call, and whether it is to a member of its route. d.mu must be held.
