@@ -14,8 +14,16 @@ import (
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
 
-// maxRegisters is the largest encoding of a journal's registers. They travel with commits.
-const maxRegisters = 64 << 10
+// maxMetadata is the largest encoding of a spec, of a selector, and of a journal's registers. Specs are all in memory,
+// selectors are matched with each of them, and registers travel with commits.
+const maxMetadata = 64 << 10
+
+func checkSize(what string, m proto.Message) error {
+	if n := proto.Size(m); n > maxMetadata {
+		return fault.New(fault.Invalid, "%s of %d bytes; at most %d are allowed", what, n, maxMetadata)
+	}
+	return nil
+}
 
 // Append receives an append and commits it (spec protocol 10.4).
 func (b *Broker) Append(stream grpc.ClientStreamingServer[protocol.AppendRequest, protocol.AppendResponse]) (err error) {
@@ -28,6 +36,11 @@ func (b *Broker) Append(stream grpc.ClientStreamingServer[protocol.AppendRequest
 	opening, err := stream.Recv()
 	if err == nil {
 		err = opening.Validate()
+	}
+	for _, set := range []proto.Message{opening.GetCheckRegisters(), opening.GetUnionRegisters(), opening.GetSubtractRegisters()} {
+		if err == nil {
+			err = checkSize("labels of the append", set)
+		}
 	}
 	if err != nil {
 		return err
@@ -74,8 +87,8 @@ func (a *appending) run(ctx context.Context) error {
 		if err != nil {
 			return a.commitError(err)
 		}
-		if n := proto.Size(state.Registers) + proto.Size(union); n > maxRegisters {
-			return fault.New(fault.Invalid, "append to %s: registers of %d bytes; at most %d are allowed", a.resolved.journal, n, maxRegisters)
+		if n := proto.Size(state.Registers) + proto.Size(union); n > maxMetadata {
+			return fault.New(fault.Invalid, "append to %s: registers of %d bytes; at most %d are allowed", a.resolved.journal, n, maxMetadata)
 		}
 	}
 	spec := a.resolved.spec

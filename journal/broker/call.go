@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/daybook-dev/daybook/internal/fault"
@@ -54,4 +55,15 @@ func (c *call) end(err *error) {
 func (c *call) allowsSpec(spec *engine.Spec) bool {
 	// Most tokens, and no token at all, select everything: labels need not be gathered then.
 	return c.claims.Selector == nil || c.claims.Allows(spec.LabelSetForMatching())
+}
+
+// namesStore returns an error unless a journal that the caller may know of has a fragment store. A broker has rights in its
+// stores that its callers need not have, and makes no use of them for any other store that somebody names.
+func (c *call) namesStore(store string) error {
+	for _, spec := range c.broker.engine.Specs().All {
+		if slices.Contains(spec.GetFragment().GetStores(), store) && c.allowsSpec(spec) {
+			return nil
+		}
+	}
+	return fault.New(fault.Denied, "no journal that you may read has this fragment store")
 }

@@ -83,6 +83,17 @@ func (b *Broker) Replicate(stream grpc.BidiStreamingServer[protocol.ReplicateReq
 }
 
 // FragmentStoreHealth is about stores, of which this broker has none.
-func (b *Broker) FragmentStoreHealth(context.Context, *protocol.FragmentStoreHealthRequest) (*protocol.FragmentStoreHealthResponse, error) {
-	return nil, fault.GRPC(fault.New(fault.Unimplemented, "this broker has no fragment stores"))
+func (b *Broker) FragmentStoreHealth(ctx context.Context, req *protocol.FragmentStoreHealthRequest) (_ *protocol.FragmentStoreHealthResponse, err error) {
+	c, err := b.enter(ctx, "FragmentStoreHealth", auth.Read)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end(&err)
+	if err := req.Validate(); err != nil {
+		return nil, err
+	}
+	if err := c.namesStore(req.GetFragmentStore()); err != nil {
+		return nil, err
+	}
+	return nil, fault.New(fault.Unimplemented, "this broker has no fragment stores")
 }

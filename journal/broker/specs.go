@@ -40,6 +40,9 @@ func (b *Broker) Apply(ctx context.Context, req *protocol.ApplyRequest) (resp *p
 			return nil, fault.New(fault.Invalid, "apply specs: journal %s is changed twice", name)
 		}
 		seen[name] = true
+		if err := checkSize("spec of "+name, change.GetUpsert()); err != nil {
+			return nil, err
+		}
 		if !c.allowsChange(change) {
 			return nil, fault.New(fault.Unauthenticated, "apply specs: the token is not for journal %s", name)
 		}
@@ -72,6 +75,9 @@ func (b *Broker) List(req *protocol.ListRequest, stream grpc.ServerStreamingServ
 	defer c.end(&err)
 
 	if err := req.Validate(); err != nil {
+		return err
+	}
+	if err := checkSize("selector", req.GetSelector()); err != nil {
 		return err
 	}
 	ctx, cancel := b.untilClosing(c.ctx)
