@@ -99,21 +99,21 @@ func (f *selectFlags) selected(ctx context.Context, jc protocol.JournalClient) (
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "selector: %w", err)
 	}
-	journals, err := listJournals(ctx, jc, selector)
-	if err == nil && len(journals) == 0 {
+	list, err := listJournals(ctx, jc, selector)
+	if err == nil && len(list.GetJournals()) == 0 {
 		err = fault.New(fault.NotFound, "no journal matches %q; daybook journals list shows what there is", f.Selector)
 	}
-	return journals, err
+	return list.GetJournals(), err
 }
 
-func listJournals(ctx context.Context, jc protocol.JournalClient, selector *protocol.LabelSelector) ([]*protocol.ListResponse_Journal, error) {
+func listJournals(ctx context.Context, jc protocol.JournalClient, selector *protocol.LabelSelector) (*protocol.ListResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
-	resp, err := client.ListAllJournals(ctx, jc, &protocol.ListRequest{Selector: selector})
+	list, err := client.ListAllJournals(ctx, jc, &protocol.ListRequest{Selector: selector})
 	if err != nil {
 		return nil, fmt.Errorf("list journals: %w", err)
 	}
-	return resp.Journals, nil
+	return list, nil
 }
 
 // namedJournals lists the journals of the given names.
@@ -122,9 +122,9 @@ func namedJournals(ctx context.Context, jc protocol.JournalClient, names []strin
 	for _, n := range names {
 		include.AddValue(protocol.LabelName, n)
 	}
-	journals, err := listJournals(ctx, jc, &protocol.LabelSelector{Include: include})
+	list, err := listJournals(ctx, jc, &protocol.LabelSelector{Include: include})
 	byName := make(map[string]*protocol.ListResponse_Journal)
-	for _, j := range journals {
+	for _, j := range list.GetJournals() {
 		byName[j.GetSpec().GetName()] = j
 	}
 	return byName, err

@@ -40,11 +40,11 @@ func (c *journalsListCmd) Run(e *env) (err error) {
 	if c.Watch {
 		return c.watch(e, jc, selector)
 	}
-	journals, err := listJournals(e.ctx, jc, selector)
+	list, err := listJournals(e.ctx, jc, selector)
 	if err != nil {
 		return err
 	}
-	return c.print(e, &protocol.ListResponse{Journals: journals})
+	return c.print(e, list)
 }
 
 func (c *journalsListCmd) watch(e *env, jc protocol.JournalClient, selector *protocol.LabelSelector) error {

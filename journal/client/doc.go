@@ -8,6 +8,11 @@
 // Appender makes one Append RPC an io.WriteCloser, and Append sends content that can be read again, trying again as needed.
 // Both are for content that is at hand: a broker cuts off an append that stalls.
 //
+// Dial connects to one broker or to many. With a RouteCache each call goes to the broker that serves the journal, and with
+// DoNotProxy set in its request a reader fetches fragments from their stores by itself, and checks them; OpenFragmentURL is the
+// part of it that does so. WatchedList keeps up with journals that come and go, ListAllJournals and ApplyJournals are for
+// those who administer them.
+//
 // AppendService is for everybody else. It batches many small appends into few large ones, orders them, keeps them in files
 // until the broker has acknowledged them, and tries again for as long as that takes:
 //
