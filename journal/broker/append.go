@@ -75,6 +75,10 @@ func (a *appending) run(ctx context.Context) error {
 	if err != nil || a.resp.GetStatus() != protocol.Status_OK {
 		return err
 	}
+	floor, err := a.floor(ctx)
+	if err != nil || a.resp.GetStatus() != protocol.Status_OK {
+		return err
+	}
 	if err := a.receive(ctx); err != nil || a.resp.GetStatus() != protocol.Status_OK {
 		return err
 	}
@@ -97,7 +101,7 @@ func (a *appending) run(ctx context.Context) error {
 		Content:  a.content.bytes,
 		Staged:   a.content.stage,
 		Offset:   protocol.Offset(a.request.GetOffset()),
-		Floor:    protocol.Offset(spec.GetSuspend().GetOffset()),
+		Floor:    floor,
 		Check:    a.request.GetCheckRegisters(),
 		Subtract: subtract,
 		Union:    union,
@@ -111,6 +115,7 @@ func (a *appending) run(ctx context.Context) error {
 	if err != nil {
 		return a.commitError(err)
 	}
+	a.broker.keeper.touch(a.resolved.journal)
 	a.answer(res)
 	return nil
 }
@@ -185,12 +190,12 @@ func (a *appending) suspension(ctx context.Context) (*protocol.JournalSpec_Suspe
 		a.resp.Status = protocol.Status_SUSPENDED
 		return nil, nil
 	}
-	state, err := a.broker.engine.Load(ctx, a.resolved.journal)
+	v, err := a.broker.view(ctx, a.resolved.journal)
 	if err != nil {
 		return nil, a.commitError(err)
 	}
-	head := max(int64(state.Head), suspend.GetOffset())
-	switch empty := state.Begin() == state.Head; {
+	head := max(int64(v.state.Head), suspend.GetOffset())
+	switch empty := v.begin() == v.end(); {
 	case !wants:
 		return &protocol.JournalSpec_Suspend{Level: none, Offset: head}, nil
 	case empty:
@@ -203,6 +208,8 @@ func (a *appending) suspension(ctx context.Context) (*protocol.JournalSpec_Suspe
 			return nil, err
 		}
 		return &protocol.JournalSpec_Suspend{Level: partial, Offset: head}, nil
+	case v.idle(a.resolved.spec, time.Now()):
+		return &protocol.JournalSpec_Suspend{Level: partial, Offset: head}, nil
 	}
 	// Content that is nowhere but here is not flushed: not eligible now.
 	return nil, nil
@@ -213,6 +220,7 @@ func (a *appending) finishFragment(ctx context.Context) error {
 	req := &engine.Append{Created: a.resolved.spec.Created, Roll: engine.RollPolicyOf(a.resolved.spec.JournalSpec), Now: time.Now()}
 	req.Roll.Force = true
 	_, err := a.broker.engine.Commit(ctx, a.resolved.journal, req)
+	a.broker.keeper.touch(a.resolved.journal)
 	return err
 }
 

@@ -26,9 +26,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/wake"
 	"github.com/daybook-dev/daybook/journal/auth"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
 	"github.com/daybook-dev/daybook/journal/protocol"
+	"github.com/daybook-dev/daybook/journal/store"
 )
 
 // Config is what a broker is made of.
@@ -47,6 +49,11 @@ type Config struct {
 	// MinAppendRate is the rate, in bytes a second, below which a client that is sending an append is cut off. It may rest
 	// for a second. Zero is DefaultMinAppendRate.
 	MinAppendRate int64
+	// Stores are where fragments go. They stay the caller's, who closes them after the broker. Without them all content stays
+	// with the engine.
+	Stores *store.Registry
+	// Scratch is a directory for files that are compressed on their way to a store; empty is the system's for such files.
+	Scratch string
 	// Logger takes reports; nil drops them.
 	Logger *slog.Logger
 	// Registerer takes metrics; nil drops them.
@@ -65,9 +72,14 @@ type Broker struct {
 	route   *protocol.Route
 	keys    *auth.Keys
 	rates   rates
+	stores  *store.Registry
+	scratch string
 	logger  *slog.Logger
 	metrics *metrics
 	buffers bufferPool
+	keeper  *keeper
+	// listedHub wakes readers when the stores of a journal have been listed.
+	listedHub wake.Hub[protocol.Journal]
 
 	// closing is closed first: reads and watches end, appends do not begin.
 	closing   chan struct{}
@@ -98,7 +110,7 @@ func New(_ context.Context, c Config) (*Broker, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Broker{
+	b := &Broker{
 		engine: c.Engine,
 		self:   c.ID,
 		// The broker serves every journal, so that clients have no need to look for another.
@@ -109,10 +121,15 @@ func New(_ context.Context, c Config) (*Broker, error) {
 		},
 		keys:    c.Keys,
 		rates:   rates{most: c.MaxAppendRate, least: cmp.Or(c.MinAppendRate, DefaultMinAppendRate), began: time.Now()},
+		stores:  c.Stores,
+		scratch: c.Scratch,
 		logger:  c.Logger,
-		metrics: newMetrics(c.Registerer),
 		closing: make(chan struct{}),
-	}, nil
+	}
+	b.keeper = newKeeper(b)
+	b.metrics = newMetrics(c.Registerer, b.keeper.uploads.backlog)
+	b.keeper.start()
+	return b, nil
 }
 
 // Ready returns why appends are not possible, or nil.
@@ -123,15 +140,6 @@ func (b *Broker) Ready() error {
 	default:
 		return b.engine.Ready()
 	}
-}
-
-// Trim drops the content of a journal below an offset that nobody will read any more, in whole fragments.
-func (b *Broker) Trim(ctx context.Context, journal protocol.Journal, below protocol.Offset) error {
-	if err := b.begin(); err != nil {
-		return err
-	}
-	defer b.calls.Done()
-	return b.engine.Trim(ctx, journal.StripMeta(), below)
 }
 
 // begin notes that a call has begun, for which Close waits until calls.Done.
@@ -152,15 +160,17 @@ func (b *Broker) Close(ctx context.Context) error {
 	b.stopped = true
 	b.mu.Unlock()
 	b.closeOnce.Do(func() { close(b.closing) })
+	b.keeper.cancel()
 	idle := make(chan struct{})
 	go func() {
 		b.calls.Wait()
+		b.keeper.stop()
 		close(idle)
 	}()
 	select {
 	case <-idle:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("close broker: appends are still under way: %w", context.Cause(ctx))
+		return fmt.Errorf("close broker: work is still under way: %w", context.Cause(ctx))
 	}
 }

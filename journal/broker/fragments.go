@@ -1,15 +1,12 @@
 package broker
 
 import (
-	"cmp"
 	"context"
-	"slices"
 
 	"google.golang.org/grpc"
 
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/journal/auth"
-	"github.com/daybook-dev/daybook/journal/broker/engine"
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
 
@@ -36,7 +33,10 @@ func (b *Broker) ListFragments(ctx context.Context, req *protocol.FragmentsReque
 	if c.status != protocol.Status_OK {
 		return resp, nil
 	}
-	state, err := b.engine.Load(c.ctx, resolved.journal)
+	if err := b.awaitListing(c.ctx, resolved.spec); err != nil && !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	v, err := b.view(c.ctx, resolved.journal)
 	if fault.Is(err, fault.NotFound) {
 		c.status = protocol.Status_JOURNAL_NOT_FOUND
 		resp.Status = c.status
@@ -45,31 +45,18 @@ func (b *Broker) ListFragments(ctx context.Context, req *protocol.FragmentsReque
 	if err != nil {
 		return nil, err
 	}
-	listFragments(resp, resolved.journal, &state, req)
+	page, next := v.all().page(req)
+	resp.NextPageToken = int64(next)
+	for _, f := range page {
+		item := &protocol.FragmentsResponse_XFragment{Spec: f.message(resolved.journal)}
+		if ttl := req.GetSignatureTTL().AsDuration(); ttl > 0 && !f.local() {
+			if item.SignedUrl, err = b.sign(c.ctx, item.GetSpec(), ttl, true); err != nil {
+				return nil, err
+			}
+		}
+		resp.Fragments = append(resp.Fragments, item)
+	}
 	return resp, nil
-}
-
-// listFragments fills a page. Fragments that are not stored have no modification time: they match unless the request
-// sets an upper bound for it.
-func listFragments(resp *protocol.FragmentsResponse, journal protocol.Journal, state *engine.State, req *protocol.FragmentsRequest) {
-	if req.GetEndModTime() != 0 {
-		return
-	}
-	all := slices.Clone(state.Finished)
-	if state.Open.Len() > 0 {
-		all = append(all, state.Open)
-	}
-	from, _ := slices.BinarySearchFunc(all, protocol.Offset(req.GetNextPageToken()), func(f engine.Fragment, begin protocol.Offset) int {
-		return cmp.Compare(f.Begin, begin)
-	})
-	all = all[from:]
-	if limit := int(cmp.Or(req.GetPageLimit(), defaultPage)); len(all) > limit {
-		resp.NextPageToken = int64(all[limit].Begin)
-		all = all[:limit]
-	}
-	for _, f := range all {
-		resp.Fragments = append(resp.Fragments, &protocol.FragmentsResponse_XFragment{Spec: fragmentOf(journal, f)})
-	}
 }
 
 // Replicate is for the peers of a broker that replicates by itself. This one leaves that to its engine.
@@ -82,7 +69,7 @@ func (b *Broker) Replicate(stream grpc.BidiStreamingServer[protocol.ReplicateReq
 	return fault.New(fault.Unimplemented, "this broker has no peers: its engine keeps content safe")
 }
 
-// FragmentStoreHealth is about stores, of which this broker has none.
+// FragmentStoreHealth tells whether a store works that a journal names (spec protocol 10.8).
 func (b *Broker) FragmentStoreHealth(ctx context.Context, req *protocol.FragmentStoreHealthRequest) (_ *protocol.FragmentStoreHealthResponse, err error) {
 	c, err := b.enter(ctx, "FragmentStoreHealth", auth.Read)
 	if err != nil {
@@ -95,5 +82,29 @@ func (b *Broker) FragmentStoreHealth(ctx context.Context, req *protocol.Fragment
 	if err := c.namesStore(req.GetFragmentStore()); err != nil {
 		return nil, err
 	}
-	return nil, fault.New(fault.Unimplemented, "this broker has no fragment stores")
+	resp := &protocol.FragmentStoreHealthResponse{Header: b.header(b.engine.Specs(), protocol.NewRoute())}
+	if err := b.storeHealth(c.ctx, req); err != nil {
+		if c.ctx.Err() != nil {
+			return nil, err
+		}
+		c.status = protocol.Status_FRAGMENT_STORE_UNHEALTHY
+		resp.Status, resp.StoreHealthError = c.status, err.Error()
+	}
+	return resp, nil
+}
+
+// storeHealth returns why a store cannot be used, or nil.
+func (b *Broker) storeHealth(ctx context.Context, req *protocol.FragmentStoreHealthRequest) error {
+	if b.stores == nil {
+		return fault.New(fault.Precondition, "this broker uses no stores")
+	}
+	st, err := b.stores.Acquire(ctx, protocol.FragmentStore(req.GetFragmentStore()))
+	if err != nil {
+		return err
+	}
+	defer st.Release()
+	if err := st.AwaitHealth(ctx); err != nil || !req.GetCheckDelete() {
+		return err
+	}
+	return st.CheckDelete(ctx, req.GetCheckDeletePrefix())
 }

@@ -23,9 +23,17 @@ type metrics struct {
 	appendedBytes prometheus.Counter
 	readBytes     prometheus.Counter
 	blockedReads  prometheus.Gauge
+
+	stored          prometheus.Counter
+	storedBytes     prometheus.Counter
+	uploadFailures  prometheus.Counter
+	listingFailures prometheus.Counter
+	damaged         prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer) *metrics {
+// newMetrics returns metrics that are registered. backlog tells how many bytes wait to be stored, and since when in Unix
+// seconds, or zero.
+func newMetrics(r prometheus.Registerer, backlog func() (bytes, since int64)) *metrics {
 	m := &metrics{
 		started: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gazette_journal_server_started_totals", Help: "Calls that began, by operation.",
@@ -66,10 +74,41 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		blockedReads: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "daybook_journal_blocked_reads", Help: "Reads that wait for content.",
 		}),
+		stored: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gazette_spool_persisted_total", Help: "Fragments that stores have.",
+		}),
+		storedBytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "daybook_journal_stored_bytes_total", Help: "Bytes of content in fragments that were put into stores.",
+		}),
+		uploadFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "daybook_journal_store_failures_total", Help: "Attempts to store a fragment that failed.",
+		}),
+		listingFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "daybook_journal_listing_failures_total", Help: "Attempts to list the stores of a journal that failed.",
+		}),
+		damaged: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "daybook_journal_damaged_fragments_total", Help: "Fragments on the local disk that were found damaged.",
+		}),
 	}
+	backlogBytes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "daybook_journal_unstored_bytes", Help: "Bytes in finished fragments that wait to be stored.",
+	}, func() float64 {
+		bytes, _ := backlog()
+		return float64(bytes)
+	})
+	backlogAge := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "daybook_journal_unstored_age_seconds", Help: "Age of the oldest byte that waits to be stored.",
+	}, func() float64 {
+		_, since := backlog()
+		if since == 0 {
+			return 0
+		}
+		return time.Since(time.Unix(since, 0)).Seconds()
+	})
 	if r != nil {
 		r.MustRegister(m.started, m.completed, m.seconds, m.commits, m.appendedBytes, m.rollbacks, m.rolledBack,
-			m.receiving, m.committing, m.delayed, m.stalled, m.readBytes, m.blockedReads)
+			m.receiving, m.committing, m.delayed, m.stalled, m.readBytes, m.blockedReads,
+			m.stored, m.storedBytes, m.uploadFailures, m.listingFailures, m.damaged, backlogBytes, backlogAge)
 	}
 	return m
 }

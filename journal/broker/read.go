@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/journal/auth"
-	"github.com/daybook-dev/daybook/journal/broker/engine"
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
 
@@ -64,6 +63,10 @@ func (b *Broker) Read(req *protocol.ReadRequest, stream grpc.ServerStreamingServ
 	if c.status = resolved.readable(); c.status != protocol.Status_OK {
 		return stream.Send(&protocol.ReadResponse{Status: c.status, Header: resolved.header})
 	}
+	if err := b.awaitListing(c.ctx, resolved.spec); err != nil {
+		// What is known is read all the same; who blocks is told of the rest as it is listed.
+		b.logger.Debug("a journal is read before its stores were listed", "journal", resolved.journal, "error", err)
+	}
 	r := &reading{
 		broker: b, stream: stream, request: req,
 		journal: resolved.journal, created: resolved.spec.Created, header: resolved.header,
@@ -108,11 +111,14 @@ func (r *reading) run(ctx context.Context) (protocol.Status, error) {
 		if meta.GetStatus() != protocol.Status_OK || r.request.GetMetadataOnly() || end != 0 && r.offset >= end {
 			return meta.GetStatus(), nil
 		}
+		if meta.GetFragmentUrl() != "" && r.request.GetDoNotProxy() {
+			return protocol.Status_OK, nil // whoever reads fetches it
+		}
 		last := fragment.End
 		if end != 0 {
 			last = min(last, end)
 		}
-		if err := r.send(ctx, fragment, last); err != nil {
+		if err := r.send(ctx, &fragment, last); err != nil {
 			return protocol.Status_OK, err
 		}
 		if r.offset == end && end != 0 {
@@ -123,13 +129,15 @@ func (r *reading) run(ctx context.Context) (protocol.Status, error) {
 
 // next finds the next fragment, and waits for it if the request says so. It moves the offset to where content is. No
 // response means that the journal or the broker is gone.
-func (r *reading) next(ctx context.Context) (*protocol.ReadResponse, engine.Fragment, error) {
+func (r *reading) next(ctx context.Context) (*protocol.ReadResponse, indexed, error) {
 	resp, fragment, ok, err := r.look(ctx)
 	if ok || err != nil {
 		return resp, fragment, err
 	}
 	changed, stop := r.broker.engine.Watch(r.journal)
 	defer stop()
+	listed, stopListed := r.broker.listedHub.Watch(r.journal)
+	defer stopListed()
 	r.broker.metrics.blockedReads.Inc()
 	defer r.broker.metrics.blockedReads.Dec()
 	for {
@@ -138,63 +146,52 @@ func (r *reading) next(ctx context.Context) (*protocol.ReadResponse, engine.Frag
 		}
 		select {
 		case <-changed:
+		case <-listed:
 		case <-ctx.Done():
-			return nil, engine.Fragment{}, nil
+			return nil, indexed{}, nil
 		case <-r.broker.closing:
-			return nil, engine.Fragment{}, nil
+			return nil, indexed{}, nil
 		}
 	}
 }
 
 // look is next without waiting: ok says that there is nothing to wait for.
-func (r *reading) look(ctx context.Context) (resp *protocol.ReadResponse, fragment engine.Fragment, ok bool, err error) {
-	state, err := r.broker.engine.Load(ctx, r.journal)
-	if fault.Is(err, fault.NotFound) || err == nil && state.Created != r.created {
+func (r *reading) look(ctx context.Context) (resp *protocol.ReadResponse, fragment indexed, ok bool, err error) {
+	v, err := r.broker.view(ctx, r.journal)
+	if fault.Is(err, fault.NotFound) || err == nil && v.state.Created != r.created {
 		return nil, fragment, true, nil
 	}
 	if err != nil {
 		return nil, fragment, false, err
 	}
 	if r.offset == protocol.OffsetHead {
-		r.offset = state.Head
+		r.offset = v.end()
 	}
-	fragment, found := lookup(&state, r.offset)
+	r.offset, fragment, ok = v.query(r.offset, r.request.GetBeginModTime(), time.Now())
 	switch {
-	case found:
-		r.offset = max(r.offset, fragment.Begin)
-		return &protocol.ReadResponse{
+	case ok:
+		resp = &protocol.ReadResponse{
 			Offset:    int64(r.offset),
-			WriteHead: int64(state.Head),
-			Fragment:  fragmentOf(r.journal, fragment),
-		}, fragment, true, nil
+			WriteHead: int64(max(v.end(), fragment.End)),
+			Fragment:  fragment.message(r.journal),
+		}
+		if !fragment.local() && (r.request.GetDoNotProxy() || r.request.GetMetadataOnly()) {
+			resp.FragmentUrl, err = r.broker.readURL(ctx, resp.GetFragment())
+		}
+		return resp, fragment, true, err
 	case r.request.GetBlock():
 		return nil, fragment, false, nil
 	}
 	return &protocol.ReadResponse{
 		Status:    protocol.Status_OFFSET_NOT_YET_AVAILABLE,
 		Offset:    int64(r.offset),
-		WriteHead: int64(state.Head),
+		WriteHead: int64(v.end()),
 	}, fragment, true, nil
 }
 
-// lookup returns the fragment that has an offset, or the first one beyond it. What is missing between the fragments of an
-// engine is missing on purpose, so readers need not wait for it.
-func lookup(s *engine.State, offset protocol.Offset) (engine.Fragment, bool) {
-	i, _ := slices.BinarySearchFunc(s.Finished, offset, func(f engine.Fragment, offset protocol.Offset) int {
-		if f.End <= offset {
-			return -1
-		}
-		return 1
-	})
-	if i < len(s.Finished) {
-		return s.Finished[i], true
-	}
-	return s.Open, s.Open.Len() > 0 && offset < s.Open.End
-}
-
-// send sends content of a fragment from the offset to last. A fragment that has been trimmed meanwhile sends nothing more.
-func (r *reading) send(ctx context.Context, f engine.Fragment, last protocol.Offset) (err error) {
-	content, err := r.broker.engine.Open(ctx, r.journal, f)
+// send sends content of a fragment from the offset to last. A fragment that has been dropped meanwhile sends nothing more.
+func (r *reading) send(ctx context.Context, f *indexed, last protocol.Offset) (err error) {
+	content, err := r.broker.open(ctx, r.journal, f, r.offset, last)
 	if fault.Is(err, fault.NotFound) {
 		return nil
 	}
@@ -208,7 +205,7 @@ func (r *reading) send(ctx context.Context, f engine.Fragment, last protocol.Off
 	defer r.broker.buffers.put(buf)
 	for r.offset < last {
 		p := (*buf)[:min(int64(last-r.offset), int64(r.chunk))]
-		n, err := content.ReadAt(p, r.offset)
+		n, err := content.Read(p)
 		if n > 0 {
 			r.resp.Reset()
 			r.resp.Offset, r.resp.Content = int64(r.offset), p[:n]

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -47,6 +48,9 @@ func (b *Broker) Apply(ctx context.Context, req *protocol.ApplyRequest) (resp *p
 			return nil, fault.New(fault.Unauthenticated, "apply specs: the token is not for journal %s", name)
 		}
 	}
+	if err := nested(b.engine.Specs(), req.GetChanges()); err != nil {
+		return nil, err
+	}
 	switch _, err := b.engine.Apply(c.ctx, req.GetChanges()); {
 	case errors.Is(err, engine.ErrRevision):
 		c.status = protocol.Status_ETCD_TRANSACTION_FAILED
@@ -54,6 +58,39 @@ func (b *Broker) Apply(ctx context.Context, req *protocol.ApplyRequest) (resp *p
 		return nil, err
 	}
 	return &protocol.ApplyResponse{Status: c.status, Header: b.header(b.engine.Specs(), protocol.NewRoute())}, nil
+}
+
+// nested returns an error if a journal is to be created whose name is a directory of another's, or the other way round: stores
+// would list the fragments of one as those of the other (spec broker 7.3).
+func nested(specs *engine.Specs, changes []*protocol.ApplyRequest_Change) error {
+	created, deleted := make(map[string]bool), make(map[string]bool)
+	for _, change := range changes {
+		switch name := change.GetUpsert().GetName(); {
+		case name == "":
+			deleted[change.GetDelete()] = true
+		case specs.Get(protocol.Journal(name)) == nil:
+			created[name] = true
+		}
+	}
+	for name := range created {
+		for i := range len(name) {
+			above := name[:i]
+			if name[i] == '/' && (created[above] || specs.Get(protocol.Journal(above)) != nil && !deleted[above]) {
+				return fault.New(fault.Invalid, "apply specs: journal %s would lie below journal %s", name, above)
+			}
+		}
+		below := name + "/"
+		from, _ := slices.BinarySearchFunc(specs.All, below, func(s *engine.Spec, name string) int { return cmp.Compare(s.GetName(), name) })
+		for _, s := range specs.All[from:] {
+			if !strings.HasPrefix(s.GetName(), below) {
+				break
+			}
+			if !deleted[s.GetName()] {
+				return fault.New(fault.Invalid, "apply specs: journal %s would lie below journal %s", s.GetName(), name)
+			}
+		}
+	}
+	return nil
 }
 
 // allowsChange reports whether the caller may change a spec. A change is judged by the labels that the journal is to have, and
