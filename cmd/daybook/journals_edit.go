@@ -103,16 +103,16 @@ func editText(ctx context.Context, e *env, path string, text []byte, problem err
 	editor := cmp.Or(os.Getenv("EDITOR"), "vi")
 	var cmd *exec.Cmd
 	if runtime.GOOS == "windows" {
-		cmd = exec.CommandContext(ctx, "cmd", "/c", editor+` "`+path+`"`) //nolint:gosec // The user's own editor.
+		cmd = exec.CommandContext(ctx, "cmd", "/c", editor+` "`+path+`"`)
 	} else {
 		// $EDITOR may have arguments.
-		cmd = exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", path) //nolint:gosec // The user's own editor.
+		cmd = exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", path)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = e.stdin, e.stdout, e.stderr
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("run the editor %q: %w", editor, err)
 	}
-	edited, err := os.ReadFile(path) //nolint:gosec // Our own file.
+	edited, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}

@@ -81,11 +81,9 @@ func (fr *FragmentReader) Read(p []byte) (int, error) {
 		_, _ = fr.sum.Write(p[:n])
 	}
 	if errors.Is(err, io.EOF) {
-		err = nil
-		switch {
-		case fr.Offset == fr.End:
+		if fr.Offset == fr.End {
 			err = fr.check()
-		default:
+		} else {
 			err = fault.New(fault.DataLoss, "fragment %s ends at offset %d: %w", fr.ContentPath(), fr.Offset, io.ErrUnexpectedEOF)
 		}
 	}

@@ -120,7 +120,7 @@ func (w *WatchedList) signal(err error) {
 		return
 	}
 	select {
-	case <-w.updates:
+	case _ = <-w.updates:
 	default:
 	}
 	select {

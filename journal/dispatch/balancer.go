@@ -91,7 +91,7 @@ func (d *dispatcher) UpdateClientConnState(s balancer.ClientConnState) error {
 		d.zone = p.Zone
 	}
 	var old *broker
-	fresh, err := d.open(s.ResolverState.Addresses)
+	fresh, err := d.open(s.ResolverState.Addresses[0])
 	if err == nil {
 		old, d.resolved = d.resolved, fresh
 	}
@@ -154,9 +154,10 @@ func (d *dispatcher) Close() {
 }
 
 // open makes a connection that is not yet connecting. d.mu must be held.
-func (d *dispatcher) open(addresses []resolver.Address) (*broker, error) {
+func (d *dispatcher) open(address resolver.Address) (*broker, error) {
 	b := new(broker)
-	conn, err := d.cc.NewSubConn(addresses, balancer.NewSubConnOptions{
+	//nolint:staticcheck // What is deprecated is to give it several addresses.
+	conn, err := d.cc.NewSubConn([]resolver.Address{address}, balancer.NewSubConnOptions{
 		StateListener: func(s balancer.SubConnState) { d.changed(b, s) },
 	})
 	if err != nil {
@@ -247,7 +248,7 @@ func (d *dispatcher) connectionTo(endpoint pb.Endpoint) *broker {
 		return nil
 	}
 	name, encrypted := endpoint.TLS()
-	b, err := d.open([]resolver.Address{withTLS(resolver.Address{Addr: address, ServerName: name}, encrypted)})
+	b, err := d.open(withTLS(resolver.Address{Addr: address, ServerName: name}, encrypted))
 	if err != nil {
 		return nil
 	}

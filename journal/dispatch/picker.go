@@ -27,10 +27,10 @@ func (p picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	state, failed := b.state, b.failed
 	d.mu.Unlock()
 
-	switch {
-	case state == connectivity.Ready:
+	switch state {
+	case connectivity.Ready:
 		return balancer.PickResult{SubConn: b.conn, Done: forgetting(call)}, nil
-	case state == connectivity.Idle:
+	case connectivity.Idle:
 		b.conn.Connect()
 	}
 	if failed == nil {

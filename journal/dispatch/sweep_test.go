@@ -78,7 +78,7 @@ func TestFailedUntilReady(t *testing.T) {
 	cc := new(fakeConn)
 	d := builder{}.Build(cc, balancer.BuildOptions{}).(*dispatcher)
 	defer d.Close()
-	near, err := d.open([]resolver.Address{{Addr: "near"}})
+	near, err := d.open(resolver.Address{Addr: "near"})
 	if err != nil {
 		t.Fatal(err)
 	}

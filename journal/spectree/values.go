@@ -10,10 +10,13 @@ import (
 	pb "github.com/daybook-dev/daybook/journal/protocol"
 )
 
-// Codec, Flag and Level are enumerations: written by name, and read also by number.
+// Enumerations are written by name, and read also by number.
 type (
+	// Codec is how the files of fragments are compressed.
 	Codec pb.CompressionCodec
-	Flag  pb.JournalSpec_Flag
+	// Flag says what may be done with a journal.
+	Flag pb.JournalSpec_Flag
+	// Level is how far a journal is suspended.
 	Level pb.JournalSpec_Suspend_Level
 )
 
