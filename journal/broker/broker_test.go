@@ -37,6 +37,8 @@ type cluster struct {
 	server *grpc.Server
 	client protocol.JournalClient
 	conn   *grpc.ClientConn
+	// closers are called after all else.
+	closers []func() error
 }
 
 func start(t testing.TB, dir string, opts disklog.Options) *cluster {
@@ -76,6 +78,11 @@ func (c *cluster) stop() {
 	c.t.Helper()
 	c.shutDown()
 	_ = c.conn.Close()
+	for _, closer := range c.closers {
+		if err := closer(); err != nil {
+			c.t.Error(err)
+		}
+	}
 }
 
 // shutDown stops all but the client.
