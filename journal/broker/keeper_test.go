@@ -1,0 +1,207 @@
+package broker
+
+import (
+	"context"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/daybook-dev/daybook/internal/bucket"
+	"github.com/daybook-dev/daybook/journal/broker/engine"
+	"github.com/daybook-dev/daybook/journal/broker/engine/disklog"
+	"github.com/daybook-dev/daybook/journal/protocol"
+	"github.com/daybook-dev/daybook/journal/store"
+)
+
+// still is a broker without a server, for tests in which hours pass.
+type still struct {
+	*Broker
+	t   *testing.T
+	log *disklog.Log
+}
+
+func newStill(t *testing.T, b *bucket.Mem) *still {
+	t.Helper()
+	log, err := disklog.Open(t.Context(), t.TempDir(), disklog.Options{CheckpointInterval: 1000 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := Config{Engine: log, ID: &protocol.ProcessSpec_ID{Zone: "local", Suffix: "test"}, Endpoint: "http://localhost"}
+	if b != nil {
+		config.Stores = store.NewRegistry(store.Options{Open: func(context.Context, *url.URL, map[string]string) (bucket.Bucket, error) { return b, nil }})
+	}
+	broker, err := New(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		if err := broker.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		if config.Stores != nil {
+			if err := config.Stores.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := log.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return &still{Broker: broker, t: t, log: log}
+}
+
+func (s *still) create(name string, change func(*protocol.JournalSpec_Fragment)) {
+	s.t.Helper()
+	spec := &protocol.JournalSpec{Name: name, Replication: 1, Fragment: &protocol.JournalSpec_Fragment{
+		Length: 1 << 20, CompressionCodec: protocol.CompressionCodec_GZIP, RefreshInterval: durationpb.New(time.Hour),
+	}}
+	change(spec.Fragment)
+	if _, err := s.Apply(s.t.Context(), &protocol.ApplyRequest{Changes: []*protocol.ApplyRequest_Change{{Upsert: spec}}}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *still) append(name protocol.Journal, content string) {
+	s.t.Helper()
+	spec := s.engine.Specs().Get(name)
+	a := &engine.Append{Content: []byte(content), Roll: engine.RollPolicyOf(spec.JournalSpec), Now: time.Now()}
+	if _, err := s.engine.Commit(s.t.Context(), name, a); err != nil {
+		s.t.Fatal(err)
+	}
+	s.keeper.touch(name)
+}
+
+func (s *still) state(name protocol.Journal) engine.State {
+	s.t.Helper()
+	state, err := s.engine.Load(s.t.Context(), name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return state
+}
+
+// TestRollInTime checks that fragments are finished at the ends of flush intervals, and the first one at once if it can be
+// stored, with nobody appending.
+func TestRollInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStill(t, bucket.NewMem("b"))
+		s.create("test/local", func(f *protocol.JournalSpec_Fragment) { f.FlushInterval = durationpb.New(time.Hour) })
+		s.create("test/stored", func(f *protocol.JournalSpec_Fragment) {
+			f.FlushInterval, f.Stores = durationpb.New(time.Hour), []string{"s3://bucket/"}
+		})
+		s.create("test/never", func(*protocol.JournalSpec_Fragment) {})
+		time.Sleep(10 * time.Minute)
+		for _, name := range []protocol.Journal{"test/local", "test/stored", "test/never"} {
+			s.append(name, "first")
+			s.append(name, "second")
+		}
+		expect := func(name protocol.Journal, finished, stored int, open int64) {
+			t.Helper()
+			if got := s.state(name); len(got.Finished) != finished || len(got.Stored) != stored || got.Open.Len() != open {
+				t.Errorf("after %v: %s has %v", time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)), name, got)
+			}
+		}
+		time.Sleep(10 * time.Minute)
+		expect("test/local", 1, 0, 6)
+		expect("test/stored", 0, 1, 6)
+		expect("test/never", 1, 0, 6)
+		time.Sleep(39 * time.Minute)
+		expect("test/local", 1, 0, 6)
+		expect("test/stored", 0, 1, 6)
+		time.Sleep(2 * time.Minute)
+		expect("test/local", 2, 0, 0)
+		expect("test/stored", 0, 2, 0)
+		expect("test/never", 1, 0, 6)
+	})
+}
+
+// TestRetention checks that what is old goes, oldest first, from the store and from the local disk, and that a registered
+// reader keeps what it needs.
+func TestRetention(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bucket.NewMem("b")
+		s := newStill(t, b)
+		policy := func(f *protocol.JournalSpec_Fragment) {
+			f.FlushInterval, f.Retention = durationpb.New(10*time.Minute), durationpb.New(5*time.Hour)
+		}
+		names := []protocol.Journal{"test/local", "test/stored", "test/needed"}
+		for _, name := range names {
+			s.create(string(name), func(f *protocol.JournalSpec_Fragment) {
+				policy(f)
+				if name != "test/local" {
+					f.Stores = []string{"s3://bucket/"}
+				}
+			})
+		}
+		s.create("test/forever", func(f *protocol.JournalSpec_Fragment) { f.FlushInterval = durationpb.New(10 * time.Minute) })
+		time.Sleep(time.Minute)
+		for hour := range 24 {
+			for _, name := range append(names, "test/forever") {
+				s.append(name, strings.Repeat("x", 10))
+			}
+			if err := s.Trim(t.Context(), "test/needed", protocol.Offset(10*min(hour, 3))); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+		}
+		for name, want := range map[protocol.Journal][2]protocol.Offset{
+			"test/local": {180, 200}, "test/stored": {180, 200}, "test/needed": {30, 30}, "test/forever": {0, 0},
+		} {
+			v, err := s.view(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if begin := v.begin(); begin < want[0] || begin > want[1] || v.end() != 240 {
+				t.Errorf("%s is [%d, %d), want it from %v", name, begin, v.end(), want)
+			}
+		}
+		v, err := s.view(t.Context(), "test/stored")
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects := 0
+		for _, key := range b.Keys() {
+			if strings.HasPrefix(key, "test/stored/") {
+				objects++
+			}
+		}
+		if objects != len(v.state.Stored) {
+			t.Errorf("%d objects for %d fragments", objects, len(v.state.Stored))
+		}
+		// Idle journals are emptied, but for the last fragment of one without a store, whose last append has no time.
+		time.Sleep(12 * time.Hour)
+		for name, want := range map[protocol.Journal]protocol.Offset{"test/local": 230, "test/stored": 240} {
+			v, err := s.view(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v.begin() != want || v.end() != 240 {
+				t.Errorf("%s is [%d, %d) when it has been idle", name, v.begin(), v.end())
+			}
+		}
+	})
+}
+
+// TestScrub damages a local fragment, which is found out without a reader.
+func TestScrub(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStill(t, nil)
+		s.create("test/a", func(*protocol.JournalSpec_Fragment) {})
+		s.append("test/a", "first")
+		s.append("test/a", "second")
+		f := s.state("test/a").Finished[0]
+		if err := s.keeper.verify("test/a", f); err != nil {
+			t.Errorf("verify: %v", err)
+		}
+		f.Sum[0]++
+		if err := s.keeper.verify("test/a", f); err == nil {
+			t.Error("other content than the sum says is verified")
+		}
+		time.Sleep(3 * scrubEvery)
+	})
+}
