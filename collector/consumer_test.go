@@ -153,6 +153,33 @@ func TestConsumerSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
+// Damage costs what it hit. What lies behind it is stored, and nothing stands still.
+func TestConsumerGoesPastDamage(t *testing.T) {
+	j := new(fakeJournal)
+	var head int64
+	for i := range uint64(3000) {
+		head = j.append(t, message(t, bundleOf(entry("a", i))))
+	}
+	j.damage = [2]int64{damageStep + 100, damageStep + 200}
+	c := consumeWith(t, setUp(t), j, nil)
+	c.waitFor(t, head)
+	var got []uint64
+	err := c.store.Get(t.Context(), storage.GetRequest{Stream: storage.Stream{Project: "proj", Path: path("a")}}, func(e storage.Entry) bool {
+		got = append(got, uint64(e.Index))
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := 3000 - len(got)
+	if size := int(head) / 3000; lost < 1 || lost > 2*damageStep/size || got[0] != 0 || got[len(got)-1] != 2999 {
+		t.Errorf("%d of 3000 entries of about %d bytes were lost; the first stored is %v, the last %v", lost, size, got[:1], got[max(0, len(got)-1):])
+	}
+	if !strings.Contains(c.log.String(), "is damaged") {
+		t.Errorf("the damage was not logged:\n%s", c.log)
+	}
+}
+
 func TestConsumerRefusesAnotherJournal(t *testing.T) {
 	f, j := setUp(t), new(fakeJournal)
 	head := j.append(t, message(t, bundleOf(entry("a", 0))))

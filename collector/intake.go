@@ -16,6 +16,13 @@ import (
 	pb "github.com/daybook-dev/daybook/journal/protocol"
 )
 
+const (
+	// damageAttempts is how often damaged content is read again before it is given up.
+	damageAttempts = 3
+	// damageStep is how far it is then skipped: no further than checksums tell damage from content.
+	damageStep = 64 << 10
+)
+
 // intake reads messages from the journal, decodes them, and begins to register their streams. It hands them on in order.
 type intake struct {
 	*Consumer
@@ -31,7 +38,8 @@ func (in *intake) run(ctx context.Context, from int64) error {
 	rr := client.NewRetryReader(ctx, in.cfg.Journals, &pb.ReadRequest{Journal: string(in.cfg.Journal), Offset: from, Block: true})
 	defer rr.Cancel()
 	rr.Logger = in.cfg.Collector.Logger
-	rr.Policy = func(error, int) bool { return false } // whatever it is, someone will mend it
+	// Whatever it is, someone will mend it; but damage stays damage.
+	rr.Policy = func(err error, attempt int) bool { return fault.Is(err, fault.DataLoss) && attempt >= damageAttempts }
 
 	base, records := from, ingest.NewReader(nonEmpty{rr})
 	var skipped int64
@@ -43,6 +51,16 @@ func (in *intake) run(ctx context.Context, from int64) error {
 			in.metrics().missingBytes.Add(float64(next - base - records.Consumed()))
 			in.cfg.Collector.Logger.Error("a part of the journal was deleted before it was read",
 				"journal", in.cfg.Journal, "from", base+records.Consumed(), "to", next)
+			base, skipped, records = next, 0, ingest.NewReader(nonEmpty{rr})
+			continue
+		case fault.Is(err, fault.DataLoss):
+			// What lies behind the damage is not lost with it. The next record is found by its magic.
+			next := (rr.Offset()/damageStep + 1) * damageStep
+			in.metrics().missingBytes.Add(float64(next - base - records.Consumed()))
+			in.cfg.Collector.Logger.Error("a part of the journal is damaged; its entries are missing from their streams",
+				"journal", in.cfg.Journal, "from", base+records.Consumed(), "to", next, "error", err)
+			rr.Cancel()
+			rr.Restart(&pb.ReadRequest{Journal: string(in.cfg.Journal), Offset: next, Block: true})
 			base, skipped, records = next, 0, ingest.NewReader(nonEmpty{rr})
 			continue
 		case err != nil:

@@ -7,7 +7,9 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/daybook-dev/daybook/api/ingest"
@@ -27,6 +29,8 @@ type fakeJournal struct {
 	begin   int64 // what is before was deleted
 	// refusals is how many of the next reads fail, hangUps how many end in the middle.
 	refusals, hangUps int
+	// Content from damage[0] to damage[1] cannot be read.
+	damage [2]int64
 }
 
 // append appends a record of each message and returns the new head.
@@ -92,6 +96,11 @@ func (j *fakeJournal) Read(req *pb.ReadRequest, stream pb.Journal_ReadServer) er
 		}
 		for offset < head {
 			n := min(1<<17, head-offset)
+			if offset < j.damage[1] && offset+n > j.damage[0] {
+				if n = j.damage[0] - offset; n <= 0 {
+					return status.Error(codes.DataLoss, "damaged")
+				}
+			}
 			if hangUp {
 				n = (n + 1) / 2
 			}

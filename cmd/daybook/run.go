@@ -35,6 +35,8 @@ const (
 	flushStall = 5 * time.Second
 	// settleLimit is how long the end of a command waits for readers to be able to see all of its output.
 	settleLimit = 10 * time.Second
+	// captureMemory is what a run that only captures needs, with room to spare.
+	captureMemory = 56 << 20
 	// outageNotice is how long a server may be out of reach before the user is told.
 	outageNotice = 2 * time.Second
 )
@@ -135,6 +137,7 @@ type capture struct {
 }
 
 func (c *runCmd) openCapture(ctx context.Context, e *env, prefix types.StreamName) (_ *capture, err error) {
+	limitMemory(captureMemory) // more if the system turns out to be in this process
 	k := &capture{project: c.Project, prefix: prefix, stderr: e.stderr, log: e.log}
 	if k.link, err = c.openLink(ctx, e.log); err != nil {
 		return nil, err

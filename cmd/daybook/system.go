@@ -44,7 +44,7 @@ import (
 )
 
 // archiveLimit is how long the end of a command waits for its streams to be archived, when the system is in its process.
-const archiveLimit = 2 * time.Second
+const archiveLimit = 300 * time.Millisecond
 
 // memoryLimit is what the garbage collector keeps the process below, if it can: the stores' caches take half of it at most.
 const memoryLimit = 320 << 20
@@ -95,9 +95,7 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 			err = errors.Join(err, c.Listener.Close(), s.Close(context.WithoutCancel(ctx)))
 		}
 	}()
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
+	limitMemory(memoryLimit)
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
@@ -151,6 +149,13 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 	}
 	s.ready.Store(true)
 	return s, nil
+}
+
+// limitMemory makes the garbage collector work harder near a limit, unless the user has set one.
+func limitMemory(bytes int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(bytes)
+	}
 }
 
 func (s *system) onClose(f func(context.Context) error) { s.closers = append(s.closers, f) }
