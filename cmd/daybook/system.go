@@ -39,6 +39,7 @@ import (
 	"github.com/daybook-dev/daybook/journal/broker/engine/disklog"
 	journalclient "github.com/daybook-dev/daybook/journal/client"
 	"github.com/daybook-dev/daybook/journal/protocol"
+	"github.com/daybook-dev/daybook/journal/store"
 	"github.com/daybook-dev/daybook/storage/pebble"
 	"github.com/daybook-dev/daybook/web"
 )
@@ -105,8 +106,14 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 	}
 	s.log = log
 	s.onClose(log.Close)
+	if err := os.MkdirAll(c.Dir.Join("fragments"), 0o700); err != nil {
+		return nil, fmt.Errorf("open the fragment stores: %w", err)
+	}
+	stores := store.NewRegistry(store.Options{Root: c.Dir.Join("fragments"), Logger: c.Log, Registerer: reg})
+	s.onClose(func(context.Context) error { return stores.Close() })
 	s.journals, err = broker.New(ctx, broker.Config{
-		Engine: log, ID: &protocol.ProcessSpec_ID{Zone: "local", Suffix: "daybook"}, Endpoint: protocol.Endpoint("http://" + s.Address()), Logger: c.Log, Registerer: reg,
+		Engine: log, ID: &protocol.ProcessSpec_ID{Zone: "local", Suffix: "daybook"}, Endpoint: protocol.Endpoint("http://" + s.Address()),
+		Stores: stores, Logger: c.Log, Registerer: reg,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the broker: %w", err)
@@ -174,6 +181,9 @@ func (s *system) serve(reg *prometheus.Registry) error {
 
 	pages := http.NewServeMux()
 	pages.Handle("/", web.Handler(web.Config{Logs: daybookv1.NewLogsClient(s.conn), Version: versionString(), Logger: s.Log, Registerer: reg}))
+	journals := s.journals.Gateway(broker.GatewayConfig{})
+	pages.Handle("/journals/", journals)
+	pages.Handle("/v1/journals/", journals)
 	pages.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	pages.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	pages.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
