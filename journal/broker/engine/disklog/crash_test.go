@@ -34,6 +34,7 @@ type modelJournal struct {
 	begin     int
 	content   []byte // from offset 0 on
 	registers *protocol.LabelSet
+	stored    []engine.StoredFragment
 }
 
 type model map[protocol.Journal]modelJournal
@@ -52,8 +53,49 @@ func (m model) differs(t testing.TB, e engine.Engine) string {
 		if int(s.Head) != len(want.content) || int(s.Begin()) != want.begin || !proto.Equal(s.Registers, want.registers) {
 			return fmt.Sprintf("%s is [%d, %d) %v instead of [%d, %d) %v", name, s.Begin(), s.Head, s.Registers, want.begin, len(want.content), want.registers)
 		}
-		if got := enginetest.Content(t, e, name); !bytes.Equal(got, want.content[want.begin:]) {
-			return fmt.Sprintf("the content of %s differs", name)
+		if !slices.Equal(s.Stored, want.stored) {
+			return fmt.Sprintf("%s has %v in stores instead of %v", name, s.Stored, want.stored)
+		}
+		if len(want.stored) == 0 {
+			if got := enginetest.Content(t, e, name); !bytes.Equal(got, want.content[want.begin:]) {
+				return fmt.Sprintf("the content of %s differs", name)
+			}
+		} else if what := want.partDiffers(t, e, name, &s); what != "" {
+			return what
+		}
+	}
+	return ""
+}
+
+// partDiffers returns how the content of a journal differs of which some is in stores.
+func (want *modelJournal) partDiffers(t testing.TB, e engine.Engine, name protocol.Journal, s *engine.State) string {
+	all := append(slices.Clone(s.Finished), s.Open)
+	for _, f := range want.stored {
+		all = append(all, f.Fragment)
+	}
+	slices.SortStableFunc(all, func(x, y engine.Fragment) int { return compareBegin(x, y.Begin) })
+	at := s.Begin()
+	for _, f := range all {
+		if f.Begin != at {
+			return fmt.Sprintf("%s has a gap from %d to %d", name, at, f.Begin)
+		}
+		at = f.End
+	}
+	for _, f := range append(slices.Clone(s.Finished), s.Open) {
+		if f.Len() == 0 {
+			continue
+		}
+		b := make([]byte, f.Len())
+		r, err := e.Open(t.Context(), name, f)
+		if err != nil {
+			return fmt.Sprint(err)
+		}
+		_, err = r.ReadAt(b, f.Begin)
+		if closeErr := r.Close(); closeErr != nil {
+			return fmt.Sprint(closeErr)
+		}
+		if !bytes.Equal(b, want.content[f.Begin:f.End]) {
+			return fmt.Sprintf("[%d, %d) of %s differs: %v", f.Begin, f.End, name, err)
 		}
 	}
 	return ""
@@ -124,7 +166,7 @@ func (h *history) step() {
 		return
 	}
 	name := rapid.SampledFrom(names).Draw(h.t, "journal")
-	switch rapid.IntRange(0, 19).Draw(h.t, "what") {
+	switch rapid.IntRange(0, 22).Draw(h.t, "what") {
 	case 0:
 		h.create(rapid.SampledFrom([]protocol.Journal{"test/a", "test/b", "test/c"}).Draw(h.t, "name"))
 	case 1:
@@ -149,12 +191,33 @@ func (h *history) step() {
 		s := enginetest.State(h.outer, h.log, name)
 		h.done(func(m model) {
 			j := m[name]
-			j.begin = int(s.Begin())
+			j.begin, j.stored = int(s.Begin()), s.Stored
 			m[name] = j
 		})
+	case 7, 8, 9:
+		h.store(name)
 	default:
 		h.append(name)
 	}
+}
+
+func (h *history) store(name protocol.Journal) {
+	finished := enginetest.State(h.outer, h.log, name).Finished
+	if len(finished) == 0 {
+		return
+	}
+	f := engine.StoredFragment{
+		Fragment: rapid.SampledFrom(finished).Draw(h.t, "fragment"), Store: "file:///a/", Postfix: fmt.Sprint(h.op), Modified: int64(h.op),
+	}
+	if err := h.log.Stored(h.outer.Context(), name, f); err != nil {
+		h.t.Fatal(err)
+	}
+	s := enginetest.State(h.outer, h.log, name)
+	h.done(func(m model) {
+		j := m[name]
+		j.stored = s.Stored
+		m[name] = j
+	})
 }
 
 func (h *history) create(name protocol.Journal) {
