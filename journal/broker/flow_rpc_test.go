@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/sha1"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -97,14 +99,17 @@ func TestMaximumRate(t *testing.T) {
 
 // Whoever is held back when the broker closes is let through, so that the end does not wait for rates.
 func TestCloseLiftsRates(t *testing.T) {
-	c := limited(t, broker.Config{}, 1)
+	reg := prometheus.NewRegistry()
+	c := limited(t, broker.Config{Registerer: reg}, 1)
 	stream, err := c.client.Append(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = stream.Send(&protocol.AppendRequest{Journal: "test/journal"})
-	// More than fits the first window: when it has been sent, the broker has begun to receive.
 	_ = stream.Send(&protocol.AppendRequest{Content: make([]byte, 100<<10)})
+	for counted(t, reg, "daybook_journal_append_delayed_chunks_total") == 0 {
+		runtime.Gosched()
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := c.broker.Close(t.Context()); err != nil {
@@ -114,10 +119,63 @@ func TestCloseLiftsRates(t *testing.T) {
 	_ = stream.Send(&protocol.AppendRequest{Content: make([]byte, 100<<10)})
 	_ = stream.Send(new(protocol.AppendRequest))
 	resp, err := stream.CloseAndRecv()
-	if err != nil || resp.GetStatus() != protocol.Status_OK {
+	if err != nil || resp.GetStatus() != protocol.Status_OK || resp.GetDelayedChunks() == 0 {
 		t.Errorf("%v, %v", resp, err)
 	}
 	wg.Wait()
+}
+
+// counted returns the sum of a metric over its labels.
+func counted(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return sum
+}
+
+// Calls, bytes and waits are counted under the names that dashboards know, and what waits is gone when nobody waits.
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	c := limited(t, broker.Config{Registerer: reg}, 0)
+	c.mustAppend("test/journal", "content")
+	if resp, err := c.append(&protocol.AppendRequest{Journal: "test/journal", Offset: 3}, "xyz"); err != nil || resp.GetStatus() != protocol.Status_WRONG_APPEND_OFFSET {
+		t.Fatal(resp, err)
+	}
+	c.read(&protocol.ReadRequest{Journal: "test/journal"}, 0)
+	c.list("")
+	if _, err := c.client.ListFragments(t.Context(), &protocol.FragmentsRequest{Journal: "test/journal"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.broker.Close(t.Context()); err != nil { // after which all calls have been counted
+		t.Fatal(err)
+	}
+	for name, want := range map[string]float64{
+		"gazette_journal_server_started_totals":   6,
+		"gazette_journal_server_completed_totals": 6,
+		"daybook_journal_call_seconds":            6,
+		"gazette_spool_commits_total":             1,
+		"gazette_spool_commit_bytes_total":        7,
+		"gazette_spool_rollbacks_total":           1,
+		"gazette_spool_rollback_bytes_total":      3,
+		"daybook_journal_read_bytes_total":        7,
+		"daybook_journal_appends_receiving":       0,
+		"daybook_journal_appends_committing":      0,
+		"daybook_journal_blocked_reads":           0,
+		"daybook_journal_append_stalls_total":     0,
+	} {
+		if got := counted(t, reg, name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
 }
 
 // Many clients append to one journal, small appends and large ones: each lands whole, and none in another.
