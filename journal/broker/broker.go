@@ -11,6 +11,10 @@
 // received whole before it competes with others, in memory if it is small and staged by the engine if not, so a client that
 // stalls holds nobody; it is cut off nevertheless. A reader that waits costs its goroutine and nothing else: no timer, no buffer, no open file.
 //
+// Finished fragments go to the first store of their journal, compressed and verified, and are read from there. Until then the
+// engine holds them, so a store that is down costs disk space and stops nothing. The broker finishes fragments in time, and
+// drops those that have outlived their journal's retention.
+//
 // The broker keeps nothing of its own: several may serve the same journals if their engine is a shared one.
 // All methods are safe for concurrent use.
 package broker

@@ -146,7 +146,7 @@ func (k *keeper) arrange(specs *engine.Specs) {
 	for _, spec := range specs.All {
 		name := protocol.Journal(spec.GetName())
 		if len(spec.GetFragment().GetStores()) != 0 && k.shelves[name] == nil {
-			s := newShelf(spec)
+			s := newShelf(k.ctx, spec)
 			k.shelves[name] = s
 			heap.Push(&k.due, dueItem{at: time.Now(), journal: name, listing: s})
 		}
@@ -156,6 +156,7 @@ func (k *keeper) arrange(specs *engine.Specs) {
 	k.mu.Unlock()
 	for _, s := range gone {
 		s.close()
+		k.uploads.forget(s.journal)
 	}
 	k.awake()
 }
@@ -325,7 +326,7 @@ func (k *keeper) list(s *shelf) {
 		return
 	}
 	defer func() { <-k.listings }()
-	wait := s.list(k.ctx, k.broker)
+	wait := s.list(k.broker)
 	if k.shelf(s.journal) != s || k.ctx.Err() != nil {
 		return
 	}

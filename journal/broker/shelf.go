@@ -19,6 +19,9 @@ import (
 // listingWait is how long a request about a journal that was never written here waits for the first listing of its stores.
 const listingWait = 10 * time.Second
 
+// listingLimit is the longest time that a listing takes.
+const listingLimit = 5 * time.Minute
+
 // shelf is what is known of a journal's stores beyond what the engine has a record of.
 type shelf struct {
 	journal protocol.Journal
@@ -31,12 +34,18 @@ type shelf struct {
 	listed, failed         chan struct{}
 	listedOnce, failedOnce sync.Once
 
+	// ctx ends with the shelf.
+	ctx    context.Context
+	cancel context.CancelFunc
+
 	mu sync.Mutex // held during a listing; guards what follows
 	// stores are open while the shelf is in use.
 	stores   []*store.Store
 	failures int
-	err      error // of the last listing
 	closed   bool
+
+	errMu sync.Mutex
+	err   error // of the last listing
 }
 
 // shelved is what a listing found. It is not modified.
@@ -45,7 +54,7 @@ type shelved struct {
 	missing map[protocol.Offset]bool
 }
 
-func newShelf(spec *engine.Spec) *shelf {
+func newShelf(ctx context.Context, spec *engine.Spec) *shelf {
 	s := &shelf{
 		journal: protocol.Journal(spec.GetName()), created: spec.Created,
 		listed: make(chan struct{}), failed: make(chan struct{}),
@@ -53,6 +62,7 @@ func newShelf(spec *engine.Spec) *shelf {
 	for _, name := range spec.GetFragment().GetStores() {
 		s.names = append(s.names, protocol.FragmentStore(name))
 	}
+	s.ctx, s.cancel = context.WithCancel(ctx)
 	s.refresh.Store(int64(refreshOf(spec)))
 	s.content.Store(new(shelved))
 	return s
@@ -68,8 +78,9 @@ func (s *shelf) serves(spec *engine.Spec) bool {
 		func(x protocol.FragmentStore, y string) bool { return string(x) == y })
 }
 
-// close releases the stores.
+// close ends a listing that is under way, and releases the stores.
 func (s *shelf) close() {
+	s.cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
@@ -92,14 +103,20 @@ func (s *shelf) open(ctx context.Context, r *store.Registry) error {
 }
 
 // list lists the stores. When one of them fails, what was known before holds. It returns how long to wait before the next time.
-func (s *shelf) list(ctx context.Context, b *Broker) time.Duration {
+func (s *shelf) list(b *Broker) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	refresh := time.Duration(s.refresh.Load())
 	if s.closed {
 		return refresh
 	}
-	if s.err = s.try(ctx, b); s.err == nil {
+	ctx, cancel := context.WithTimeout(s.ctx, listingLimit)
+	defer cancel()
+	err := s.try(ctx, b)
+	s.errMu.Lock()
+	s.err = err
+	s.errMu.Unlock()
+	if err == nil {
 		s.failures = 0
 		s.listedOnce.Do(func() { close(s.listed) })
 		b.listedHub.Wake(s.journal)
@@ -108,7 +125,7 @@ func (s *shelf) list(ctx context.Context, b *Broker) time.Duration {
 	s.failedOnce.Do(func() { close(s.failed) })
 	b.metrics.listingFailures.Inc()
 	if s.failures++; s.failures == 1 {
-		b.logger.Warn("cannot list the fragments of a journal; what is known of them holds", "journal", s.journal, "error", s.err)
+		b.logger.Warn("cannot list the fragments of a journal; what is known of them holds", "journal", s.journal, "error", err)
 	}
 	// The first listing is retried soon, and any other at least as often as it is due.
 	return min(backoff(100*time.Millisecond, s.failures), refresh)
@@ -236,8 +253,8 @@ func (s *shelf) isListed() bool {
 
 // failure returns why the stores are not listed.
 func (s *shelf) failure() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.errMu.Lock()
+	defer s.errMu.Unlock()
 	if s.isListed() {
 		return nil
 	}

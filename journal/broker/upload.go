@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -112,6 +113,7 @@ func (u *uploads) forget(journal protocol.Journal) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.waiting, journal)
+	maps.DeleteFunc(u.broken, func(key brokenKey, _ bool) bool { return key.journal == journal })
 }
 
 // backlog returns how many bytes wait to be stored, and the time of the first append among them in Unix seconds, or zero.
@@ -255,7 +257,7 @@ func (u *uploads) put(ctx context.Context, spec *engine.Spec, state *engine.Stat
 		f.Postfix = b.postfix(spec, state, f)
 		st, err := b.stores.Acquire(ctx, f.Store)
 		if err != nil {
-			return err
+			return fault.Wrap(fault.Transient, err) // the fragment is well
 		}
 		defer st.Release()
 		content, err := b.pack(ctx, protocol.Journal(spec.GetName()), f.Fragment)
