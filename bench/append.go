@@ -16,14 +16,11 @@ import (
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
 
-const (
-	appendSize = 1 << 10
-	appendTime = 3 * time.Second
-)
+const appendTime = 3 * time.Second
 
 // measureAppend compares durable appends through the broker, over gRPC, by clients that wait for each, with what the disk
 // does: writes of a block into space that was written before, each followed by fdatasync.
-func measureAppend(r *run, clients int) {
+func measureAppend(r *run, clients, size int) {
 	raw := rawSyncs(r)
 
 	server := r.house().Serve()
@@ -48,7 +45,7 @@ func measureAppend(r *run, clients int) {
 		r.Fatalf("%v", err)
 	}
 
-	content := bytes.NewReader(bytes.Repeat([]byte("x"), appendSize))
+	content := bytes.NewReader(bytes.Repeat([]byte("x"), size))
 	var (
 		wg    sync.WaitGroup
 		mu    sync.Mutex
@@ -83,7 +80,7 @@ func measureAppend(r *run, clients int) {
 	}
 	slices.Sort(times)
 	slices.Sort(raw)
-	r.compare("durable appends of 1 KiB", perSecond, float64(len(times))/took, float64(len(raw))/rawTime.Seconds())
+	r.compare(fmt.Sprintf("durable appends of %d KiB", size>>10), perSecond, float64(len(times))/took, float64(len(raw))/rawTime.Seconds())
 	r.compare("p50", seconds, quantile(times, 0.50), quantile(raw, 0.50))
 	r.compare("p99", seconds, quantile(times, 0.99), quantile(raw, 0.99))
 }

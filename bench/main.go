@@ -28,9 +28,18 @@ var rows = []row{
 	{"follow/1-per-s", func(r *run) { measureFollow(r, 1, 15) }},
 	{"follow/100-per-s", func(r *run) { measureFollow(r, 100, 5) }},
 	{"follow/10000-per-s", func(r *run) { measureFollow(r, 10_000, 5) }},
-	{"append/1-client", func(r *run) { measureAppend(r, 1) }},
-	{"append/8-clients", func(r *run) { measureAppend(r, 8) }},
-	{"append/64-clients", func(r *run) { measureAppend(r, 64) }},
+	{"append/1-client", func(r *run) { measureAppend(r, 1, 1<<10) }},
+	{"append/8-clients", func(r *run) { measureAppend(r, 8, 1<<10) }},
+	{"append/64-clients", func(r *run) { measureAppend(r, 64, 1<<10) }},
+	{"append/64-clients-4k", func(r *run) { measureAppend(r, 64, 4<<10) }},
+	{"append/large", measureLargeAppend},
+	{"service/100-bytes-1-journal", func(r *run) { measureService(r, 100, 1) }},
+	{"service/100-bytes-8-journals", func(r *run) { measureService(r, 100, 8) }},
+	{"service/1-KiB-1-journal", func(r *run) { measureService(r, 1<<10, 1) }},
+	{"service/1-KiB-8-journals", func(r *run) { measureService(r, 1<<10, 8) }},
+	{"journal/backlog", measureBacklog},
+	{"journal/wake", measureWake},
+	{"journal/waiting", measureWaiting},
 }
 
 func main() {

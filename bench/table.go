@@ -25,6 +25,10 @@ func seconds(v float64) string {
 
 func mebibytes(v float64) string { return fmt.Sprintf("%.0f MiB", v/(1<<20)) }
 
+func kibibytes(v float64) string { return fmt.Sprintf("%.1f KiB", v/(1<<10)) }
+
+func bytesPerSecond(v float64) string { return fmt.Sprintf("%.0f MB/s", v/1e6) }
+
 func perSecond(v float64) string { return fmt.Sprintf("%.0f /s", v) }
 
 // tally collects the figures of a row's runs.

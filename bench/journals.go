@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/daybook-dev/daybook/internal/testkit"
+	"github.com/daybook-dev/daybook/journal/client"
+	"github.com/daybook-dev/daybook/journal/protocol"
+)
+
+// journals is a server with journals, and a connection to it.
+type journals struct {
+	r      *run
+	server *testkit.Server
+	protocol.RoutedJournalClient
+}
+
+// serveJournals starts a server with n journals.
+func serveJournals(r *run, n int) *journals {
+	j := &journals{r: r, server: r.house().Serve()}
+	conn, err := grpc.NewClient(j.server.Addr,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(4<<20)))
+	if err != nil {
+		r.Fatalf("%v", err)
+	}
+	r.Cleanup(func() { _ = conn.Close() })
+	j.RoutedJournalClient = protocol.NewRoutedJournalClient(protocol.NewJournalClient(conn), protocol.NoopDispatchRouter{})
+	var changes []*protocol.ApplyRequest_Change
+	for i := range n {
+		changes = append(changes, &protocol.ApplyRequest_Change{Upsert: &protocol.JournalSpec{
+			Name: journalName(i), Replication: 1,
+			Fragment: &protocol.JournalSpec_Fragment{
+				Length: 1 << 30, CompressionCodec: protocol.CompressionCodec_NONE, RefreshInterval: durationpb.New(time.Hour),
+			},
+		}})
+	}
+	if _, err := client.ApplyJournals(r.ctx, j, &protocol.ApplyRequest{Changes: changes}); err != nil {
+		r.Fatalf("%v", err)
+	}
+	return j
+}
+
+func journalName(i int) string { return fmt.Sprintf("bench/journal-%04d", i) }
+
+func (j *journals) append(i int, content []byte) {
+	if _, err := client.Append(j.r.ctx, j, &protocol.AppendRequest{Journal: journalName(i)}, bytes.NewReader(content)); err != nil {
+		j.r.Fatalf("append: %v", err)
+	}
+}
+
+// measureLargeAppend measures one durable append of 64 MiB.
+func measureLargeAppend(r *run) {
+	const size = 64 << 20
+	j := serveJournals(r, 1)
+	content := make([]byte, size)
+	j.append(0, content[:1<<10]) // which opens the connection
+	start := time.Now()
+	j.append(0, content)
+	r.report("one append of 64 MiB", bytesPerSecond, size/time.Since(start).Seconds())
+}
+
+// measureBacklog measures how fast a reader gets what is already there.
+func measureBacklog(r *run) {
+	const size, part = 1 << 30, 64 << 20
+	j := serveJournals(r, 1)
+	content := make([]byte, part)
+	for range size / part {
+		j.append(0, content)
+	}
+	for _, most := range []int32{0, 128 << 10} {
+		start := time.Now()
+		stream, err := j.Read(r.ctx, &protocol.ReadRequest{Journal: journalName(0), MaxContent: most})
+		if err != nil {
+			r.Fatalf("%v", err)
+		}
+		n := 0
+		for err == nil {
+			var resp *protocol.ReadResponse
+			if resp, err = stream.Recv(); err == nil {
+				n += len(resp.GetContent())
+			}
+		}
+		if !errors.Is(err, io.EOF) || n != size {
+			r.Fatalf("read %d bytes: %v", n, err)
+		}
+		name := "read 1 GiB"
+		if most != 0 {
+			name += " in large messages"
+		}
+		r.report(name, bytesPerSecond, size/time.Since(start).Seconds())
+	}
+}
+
+// measureWake measures the time from the start of an append until a reader that waits for it has it.
+func measureWake(r *run) {
+	const appends = 2000
+	j := serveJournals(r, 1)
+	stream, err := j.Read(r.ctx, &protocol.ReadRequest{Journal: journalName(0), Block: true})
+	if err != nil {
+		r.Fatalf("%v", err)
+	}
+	content := make([]byte, 1<<10)
+	var took []time.Duration
+	for range appends {
+		begin := time.Now()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, err := client.Append(r.ctx, j, &protocol.AppendRequest{Journal: journalName(0)}, bytes.NewReader(content))
+			if err != nil {
+				r.Logf("append: %v", err)
+			}
+		}()
+		for n := 0; n < len(content); {
+			resp, err := stream.Recv()
+			if err != nil {
+				r.Fatalf("read: %v", err)
+			}
+			n += len(resp.GetContent())
+		}
+		took = append(took, time.Since(begin))
+		<-done
+	}
+	slices.Sort(took)
+	r.report("append to blocked reader, p50", seconds, quantile(took, 0.50))
+	r.report("append to blocked reader, p99", seconds, quantile(took, 0.99))
+}
+
+// measureService measures an AppendService that is given records as fast as it takes them, until all are durable.
+func measureService(r *run, size, spread int) {
+	const total = 256 << 20
+	j := serveJournals(r, spread)
+	s := client.NewAppendService(r.ctx, j)
+	record := bytes.Repeat([]byte("x"), size)
+	start := time.Now()
+	for i := range total / size {
+		op := s.StartAppend(&protocol.AppendRequest{Journal: journalName(i % spread)}, nil)
+		if _, err := op.Writer().Write(record); err != nil {
+			r.Fatalf("%v", err)
+		}
+		if err := op.Release(); err != nil {
+			r.Fatalf("%v", err)
+		}
+	}
+	if err := s.Close(r.ctx); err != nil {
+		r.Fatalf("%v", err)
+	}
+	r.report(fmt.Sprintf("records of %d bytes", size), bytesPerSecond, total/time.Since(start).Seconds())
+}
+
+// measureWaiting measures what a thousand journals, and a thousand readers that wait, cost the server.
+func measureWaiting(r *run) {
+	const n = 1000
+	j := serveJournals(r, 0)
+	before := residentMemory(r, j.server.Pid())
+	var changes []*protocol.ApplyRequest_Change
+	for i := range n {
+		changes = append(changes, &protocol.ApplyRequest_Change{Upsert: &protocol.JournalSpec{
+			Name: journalName(i), Replication: 1,
+			Fragment: &protocol.JournalSpec_Fragment{
+				Length: 1 << 30, CompressionCodec: protocol.CompressionCodec_NONE, RefreshInterval: durationpb.New(time.Hour),
+			},
+		}})
+	}
+	if _, err := client.ApplyJournals(r.ctx, j, &protocol.ApplyRequest{Changes: changes}); err != nil {
+		r.Fatalf("%v", err)
+	}
+	for i := range n {
+		j.append(i, []byte("content"))
+	}
+	idle := residentMemory(r, j.server.Pid())
+	ctx, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	var waiting sync.WaitGroup
+	for i := range n {
+		stream, err := j.Read(ctx, &protocol.ReadRequest{Journal: journalName(i), Block: true})
+		if err != nil {
+			r.Fatalf("%v", err)
+		}
+		waiting.Go(func() {
+			for range 2 { // metadata and content; then it waits
+				if _, err := stream.Recv(); err != nil {
+					r.Logf("read: %v", err)
+				}
+			}
+		})
+	}
+	waiting.Wait()
+	blocked := residentMemory(r, j.server.Pid())
+	r.report("memory for an idle journal", kibibytes, float64(idle-before)/n)
+	r.report("memory for a blocked reader", kibibytes, float64(blocked-idle)/n)
+}
