@@ -1,7 +1,8 @@
 // Package cloud opens buckets of object stores: S3 and what is compatible with it, Google Cloud Storage, and Azure Blob Storage.
 //
 // Credentials come from where the provider's own tools take them: the environment, files in the home directory, the machine.
-// Large objects are uploaded in parts, which are not held in memory when they are at hand (Bucket.Upload).
+// Large objects are uploaded in parts. What is uploaded to S3 from where it is (Bucket.Upload) is not held in memory, all else
+// two or three parts at a time.
 //
 // The buckets are safe for concurrent use, as package bucket says.
 package cloud
@@ -24,12 +25,12 @@ import (
 )
 
 const (
-	// partSize is the size of the parts of an upload whose content is at hand, and the most that is uploaded in one request.
-	partSize = 64 << 20
-	// streamPart is the same for content that is written piece by piece, which is held in memory for as long.
-	streamPart = 8 << 20
+	// partSize is the size of the parts of objects where parts are held in memory while they are under way.
+	partSize = 8 << 20
 	// parts is how many parts of an object are under way at once.
 	parts = 2
+
+	contentType = "application/octet-stream"
 )
 
 // object is a bucket of a provider.
@@ -37,8 +38,12 @@ type object struct {
 	blob *blob.Bucket
 	// base is the URL of the bucket, without a slash at its end.
 	base string
+	// upload uploads an object; nil leaves that to blob.
+	upload func(ctx context.Context, key string, o bucket.Object) error
 	// before adjusts requests to write; nil leaves them alone.
 	before func(as func(any) bool) error
+	// kind returns the kind of an error of upload, if it has one; nil if there is no upload.
+	kind func(error) (fault.Kind, bool)
 	// missing tells errors that say that there is no such bucket.
 	missing func(error) bool
 }
@@ -51,6 +56,11 @@ func (b *object) fail(ctx context.Context, op, key string, err error) error {
 		return cause
 	}
 	kind := fault.Transient
+	if b.kind != nil {
+		if kind, ok := b.kind(err); ok {
+			return fault.New(kind, "bucket: %s %s: %w", op, key, err)
+		}
+	}
 	switch code := gcerrors.Code(err); {
 	case b.missing(err):
 		return fault.New(fault.Transient, "bucket: %s %s: %w: %w", op, key, bucket.ErrMissing, err)
@@ -79,10 +89,8 @@ func (b *object) lookFail(ctx context.Context, op, key string, err error) error 
 	return b.fail(ctx, op, key, err)
 }
 
-func (b *object) options(part int) *blob.WriterOptions {
-	return &blob.WriterOptions{
-		ContentType: "application/octet-stream", BufferSize: part, MaxConcurrency: parts, BeforeWrite: b.before,
-	}
+func (b *object) options() *blob.WriterOptions {
+	return &blob.WriterOptions{ContentType: contentType, BufferSize: partSize, MaxConcurrency: parts, BeforeWrite: b.before}
 }
 
 // Create implements bucket.Bucket.
@@ -92,7 +100,7 @@ func (b *object) Create(ctx context.Context, key string) (bucket.Writer, error) 
 	}
 	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
-	w, err := b.blob.NewWriter(ctx, key, b.options(streamPart))
+	w, err := b.blob.NewWriter(ctx, key, b.options())
 	if err != nil {
 		cancel()
 		return nil, b.fail(outer, "create", key, err)
@@ -146,7 +154,13 @@ func (b *object) Upload(ctx context.Context, key string, o bucket.Object) error 
 	if err := errors.Join(bucket.ValidateKey(key), ctx.Err()); err != nil {
 		return err
 	}
-	opts := b.options(partSize)
+	if b.upload != nil {
+		if err := b.upload(ctx, key, o); err != nil {
+			return b.fail(ctx, "upload", key, err)
+		}
+		return nil
+	}
+	opts := b.options()
 	opts.ContentEncoding, opts.IfNotExist = o.Encoding, o.IfAbsent
 	if err := b.blob.Upload(ctx, key, io.NewSectionReader(o.Content, 0, o.Size), opts); err != nil {
 		return b.fail(ctx, "upload", key, err)

@@ -64,7 +64,8 @@ func OpenS3(ctx context.Context, o S3) (bucket.Bucket, error) {
 	if err != nil {
 		return nil, fault.New(fault.Precondition, "open S3 bucket %s: %w", o.Bucket, err)
 	}
-	return &object{blob: b, base: "s3://" + o.Bucket, before: o.before, missing: noSuchS3Bucket}, nil
+	up := &s3Uploader{S3: o, client: client}
+	return &object{blob: b, base: "s3://" + o.Bucket, upload: up.upload, before: o.before, kind: s3Kind, missing: noSuchS3Bucket}, nil
 }
 
 func (o S3) before(as func(any) bool) error {
@@ -81,7 +82,23 @@ func (o S3) before(as func(any) bool) error {
 	return nil
 }
 
-func noSuchS3Bucket(err error) bool {
+func noSuchS3Bucket(err error) bool { return s3Code(err) == "NoSuchBucket" }
+
+// s3Kind returns the kind of an error that did not come by way of blob.
+func s3Kind(err error) (fault.Kind, bool) {
+	switch s3Code(err) {
+	case "PreconditionFailed":
+		return fault.Exists, true
+	case "AccessDenied", "Forbidden":
+		return fault.Denied, true
+	}
+	return 0, false
+}
+
+func s3Code(err error) string {
 	var api smithy.APIError
-	return errors.As(err, &api) && api.ErrorCode() == "NoSuchBucket"
+	if errors.As(err, &api) {
+		return api.ErrorCode()
+	}
+	return ""
 }
