@@ -23,11 +23,15 @@ build: ## build bin/daybook
 	CGO_ENABLED=0 go build -trimpath -o bin/daybook ./cmd/daybook
 
 .PHONY: test
-test: setup check-gen lint vuln cross test-web test-go ## install what is missing, then check and test everything
+test: setup check-gen lint vuln cross test-web test-go soak ## install what is missing, then check and test everything
 
 .PHONY: test-go
 test-go: ## all Go tests with the race detector
 	CGO_ENABLED=1 go test -race -timeout 15m ./...
+
+.PHONY: soak
+soak: ## journals against a model, at random (SOAK says how long)
+	go test -count=1 -run TestSoak -timeout 24h ./journal/broker -soak $(or $(SOAK),30s)
 
 .PHONY: test-large
 test-large: ## whole-system tests at full size
