@@ -2,7 +2,7 @@ package broker
 
 import (
 	"context"
-	"crypto/md5" //nolint:gosec // Stores report this sum.
+	"crypto/md5"
 	"errors"
 	"fmt"
 	"io"
@@ -328,7 +328,7 @@ func (b *Broker) pack(ctx context.Context, journal protocol.Journal, f engine.Fr
 		return nil, err
 	}
 	raw := &rawFile{content: content, begin: f.Begin}
-	sum := md5.New() //nolint:gosec // Stores report this sum.
+	sum := md5.New()
 	var out io.Writer = sum
 	p := &packed{close: func() {
 		if err := content.Close(); err != nil {

@@ -57,15 +57,15 @@ func (h *health) set(err error) {
 	h.err, h.at = err, time.Now()
 }
 
-func (h *health) get() (error, time.Time) {
+func (h *health) get() (at time.Time, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.err, h.at
+	return h.at, h.err
 }
 
 // Health returns why the store cannot be used, or nil, as far as is known.
 func (s *Store) Health() error {
-	err, _ := s.health.get()
+	_, err := s.health.get()
 	return err
 }
 
@@ -96,7 +96,7 @@ func (s *Store) watch(ctx context.Context) {
 			return
 		}
 		// What is known from real operations need not be tried.
-		if err, at := s.health.get(); err == nil && !at.IsZero() && time.Since(at) < checkEvery {
+		if at, err := s.health.get(); err == nil && !at.IsZero() && time.Since(at) < checkEvery {
 			failures, wait = 0, checkEvery-time.Since(at)
 			continue
 		}

@@ -3,7 +3,7 @@ package store_test
 import (
 	"bytes"
 	"context"
-	"crypto/md5" //nolint:gosec // What stores report.
+	"crypto/md5"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -84,7 +84,7 @@ func TestS3(t *testing.T) {
 		random := rand.NewChaCha8([32]byte{1})
 		_, _ = random.Read(b) // never fails
 		f := &protocol.Fragment{Journal: "aa/bb", End: int64(len(b)), Sum: protocol.SHA1SumOf(b), CompressionCodec: protocol.CompressionCodec_NONE}
-		if _, err := s.Put(t.Context(), f, store.Content{ReaderAt: bytes.NewReader(b), Size: int64(len(b)), MD5: md5.Sum(b)}); err != nil { //nolint:gosec // What stores report.
+		if _, err := s.Put(t.Context(), f, store.Content{ReaderAt: bytes.NewReader(b), Size: int64(len(b)), MD5: md5.Sum(b)}); err != nil {
 			t.Fatal(err)
 		}
 		const from = 64<<20 - 10

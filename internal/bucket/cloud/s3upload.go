@@ -64,7 +64,7 @@ func (u *s3Uploader) uploadParts(ctx context.Context, key string, o bucket.Objec
 		at := int64(i) * s3Part
 		size := min(s3Part, o.Size-at)
 		group.Go(func() error {
-			number := aws.Int32(int32(i) + 1) //nolint:gosec // Sizes are limited by the store.
+			number := aws.Int32(int32(i) + 1)
 			out, err := u.client.UploadPart(groupCtx, &s3.UploadPartInput{
 				Bucket: &u.Bucket, Key: &key, UploadId: made.UploadId, PartNumber: number,
 				Body: io.NewSectionReader(o.Content, at, size), ContentLength: &size,
