@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"crypto/sha1"
+	"errors"
 	"io"
 	"runtime"
 	"strings"
@@ -262,7 +263,7 @@ func TestClientGone(t *testing.T) {
 			_ = stream.Send(&protocol.AppendRequest{Content: make([]byte, 1<<20)})
 		}
 		cancel()
-		if err := stream.RecvMsg(new(protocol.AppendResponse)); err == nil || err == io.EOF {
+		if err := stream.RecvMsg(new(protocol.AppendResponse)); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("the append ends with %v", err)
 		}
 	}

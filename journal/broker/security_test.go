@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -167,7 +168,7 @@ func TestHostileRevisions(t *testing.T) {
 	if err == nil {
 		_, err = read.Recv()
 	}
-	if err == io.EOF || status.Code(err) != codes.OutOfRange {
+	if errors.Is(err, io.EOF) || status.Code(err) != codes.OutOfRange {
 		t.Errorf("read: %v", err)
 	}
 }

@@ -120,7 +120,7 @@ func (w *WatchedList) signal(err error) {
 		return
 	}
 	select {
-	case _ = <-w.updates:
+	case <-w.updates: //nolint:errcheck // makes room: the newer one says all that the older one said
 	default:
 	}
 	select {

@@ -131,7 +131,7 @@ func (b *budget) minFree() int64 {
 
 // size writes a number of bytes for people.
 func size(n int64) string {
-	if n < 0 || n >= math.MaxInt64 {
+	if n < 0 || n == math.MaxInt64 {
 		return fmt.Sprintf("%d bytes", n)
 	}
 	for _, u := range []struct {
