@@ -7,7 +7,8 @@ SHELL := bash
 
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+# Besides the one that the tests run on.
+PLATFORMS := darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 GENERATED := '*.pb.go' web/dist
 
 .PHONY: help
