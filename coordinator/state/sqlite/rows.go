@@ -22,13 +22,12 @@ const (
 // prefixTargets, streamTargets and taskTargets are where Scan puts a row. Call done after Scan.
 func prefixTargets(p *state.Prefix) (targets []any, done func() error) {
 	var source []byte
-	return []any{
+	targets = []any{
 		&p.Seq, &p.Project, &p.Prefix, &p.Realm, (*[]byte)(&p.Secret), &p.OpNonce, &source,
 		instant{&p.Created},
 		instant{&p.Expires},
-	}, func() error {
-		return json.Unmarshal(source, &p.Source)
 	}
+	return targets, func() error { return json.Unmarshal(source, &p.Source) }
 }
 
 func streamTargets(s *state.Stream) (targets []any, done func() error) {
