@@ -172,7 +172,8 @@ func (r *receiver) receive(ctx context.Context, out *received) error {
 		case errors.Is(err, io.EOF) && commit:
 			return nil
 		case errors.Is(err, io.EOF):
-			return fault.New(fault.Invalid, "append to %s: rolled back, since the stream ended without an empty message: %w", r.journal, io.ErrUnexpectedEOF)
+			// Nothing is wrong with the append but that it was cut off; the same one may succeed.
+			return fault.New(fault.Transient, "append to %s: rolled back, since the stream ended without an empty message: %w", r.journal, io.ErrUnexpectedEOF)
 		case err != nil:
 			return err
 		}
