@@ -15,14 +15,48 @@ func Text(s *pb.JournalSpec) (string, error) {
 	return string(b), err
 }
 
+// maxCompared bounds the table in which Diff looks for what two texts have in common.
+const maxCompared = 1 << 20
+
 // Diff returns the lines of both texts, those that stay after two spaces, those that go after "- ", and those that come after
 // "+ ". It is empty if the texts are equal.
 func Diff(before, after string) string {
 	if before == after {
 		return ""
 	}
-	a, b := strings.SplitAfter(before, "\n"), strings.SplitAfter(after, "\n")
-	a, b = a[:len(a)-1], b[:len(b)-1]
+	a, b := lines(before), lines(after)
+	head, tail := 0, 0
+	for head < min(len(a), len(b)) && a[head] == b[head] {
+		head++
+	}
+	for tail < min(len(a), len(b))-head && a[len(a)-1-tail] == b[len(b)-1-tail] {
+		tail++
+	}
+	var out strings.Builder
+	mark(&out, "  ", a[:head])
+	changed(&out, a[head:len(a)-tail], b[head:len(b)-tail])
+	mark(&out, "  ", a[len(a)-tail:])
+	return out.String()
+}
+
+func lines(text string) []string {
+	all := strings.SplitAfter(text, "\n")
+	return all[:len(all)-1]
+}
+
+func mark(out *strings.Builder, sign string, lines []string) {
+	for _, l := range lines {
+		out.WriteString(sign + l)
+	}
+}
+
+// changed writes the difference of lines that neither begin nor end alike.
+func changed(out *strings.Builder, a, b []string) {
+	if len(a)*len(b) > maxCompared {
+		mark(out, "- ", a)
+		mark(out, "+ ", b)
+		return
+	}
 	// common[i][j] is how many lines a[i:] and b[j:] have in common, in order.
 	common := make([][]int, len(a)+1)
 	for i := range common {
@@ -37,20 +71,18 @@ func Diff(before, after string) string {
 			}
 		}
 	}
-	var out strings.Builder
 	for i, j := 0, 0; i < len(a) || j < len(b); {
 		switch {
 		case i < len(a) && j < len(b) && a[i] == b[j]:
-			out.WriteString("  " + a[i])
+			mark(out, "  ", a[i:i+1])
 			i++
 			j++
 		case j == len(b) || i < len(a) && common[i+1][j] >= common[i][j+1]:
-			out.WriteString("- " + a[i])
+			mark(out, "- ", a[i:i+1])
 			i++
 		default:
-			out.WriteString("+ " + b[j])
+			mark(out, "+ ", b[j:j+1])
 			j++
 		}
 	}
-	return out.String()
 }

@@ -17,7 +17,7 @@
 // themselves reaches a broker. Parse and Flatten go from text to specs, FromListing and Marshal the way back, and put what
 // journals have in common into their directories.
 //
-// A key that is absent inherits; one that is there does not, even if its value is zero. Labels may stand in any order. A leaf
+// A key that is absent inherits; one that is there does not, even if its value is zero. Labels and children may stand in any order. A leaf
 // without suspend says nothing about suspension.
 //
 // Everything is safe for concurrent use as long as nobody modifies a tree.
@@ -25,6 +25,7 @@ package spectree
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -51,6 +52,8 @@ type Node struct {
 	// Revision is the one that the journal must have for a change to apply: 0 if it must not exist, -1 if it does not matter.
 	Revision int64   `yaml:"revision,omitempty"`
 	Children []*Node `yaml:"children,omitempty"`
+
+	line int // Where it begins in the text it was parsed from, or 0.
 }
 
 // Label is a name and a value.
@@ -180,37 +183,56 @@ func duration(d *Duration) *durationpb.Duration {
 	return durationpb.New(d.std())
 }
 
-// Validate returns an error unless the tree is one: directories have children, whose names begin with theirs, in order.
-func (n *Node) Validate() error {
+// Validate returns an error unless the tree is one: directories have children, whose names begin with theirs, and no journal is
+// there twice.
+func (n *Node) Validate() error { return n.validate(make(map[pb.Journal]int)) }
+
+// validate collects the lines of the journals.
+func (n *Node) validate(lines map[pb.Journal]int) error {
 	if !n.isDir() {
 		if err := n.Name.Validate(); err != nil {
-			return fault.New(fault.Invalid, "journal %s: %w", n.Name, err)
+			return n.invalid("journal %s: %w", n.Name, err)
 		}
 		if len(n.Children) != 0 {
-			return fault.New(fault.Invalid, "journal %s has children; the name of a directory ends with a slash", n.Name)
+			return n.invalid("journal %s has children; the name of a directory ends with a slash", n.Name)
 		}
+		if line, ok := lines[n.Name]; ok {
+			return n.invalid("journal %s is there twice, before on line %d", n.Name, line)
+		}
+		lines[n.Name] = n.line
 		return nil
 	}
 	switch {
 	case n.Revision != 0:
-		return fault.New(fault.Invalid, "directory %q has a revision; only journals have", n.Name)
+		return n.invalid("directory %q has a revision; only journals have", n.Name)
 	case n.Suspend != nil:
-		return fault.New(fault.Invalid, "directory %q has suspend; only journals have", n.Name)
+		return n.invalid("directory %q has suspend; only journals have", n.Name)
 	case len(n.Children) == 0:
-		return fault.New(fault.Invalid, "directory %q has no children; the name of a journal does not end with a slash", n.Name)
+		return n.invalid("directory %q has no children; the name of a journal does not end with a slash", n.Name)
 	}
 	for i, c := range n.Children {
 		switch {
 		case c == nil:
-			return fault.New(fault.Invalid, "child %d of directory %q is empty", i+1, n.Name)
+			return n.invalid("child %d of directory %q is empty", i+1, n.Name)
 		case !strings.HasPrefix(string(c.Name), string(n.Name)):
-			return fault.New(fault.Invalid, "%q is a child of directory %q, but its name does not begin with it", c.Name, n.Name)
-		case i != 0 && n.Children[i-1].Name >= c.Name:
-			return fault.New(fault.Invalid, "children of directory %q must be in the order of their names: %q stands behind %q", n.Name, c.Name, n.Children[i-1].Name)
+			return c.invalid("%q is a child of directory %q, but its name does not begin with it", c.Name, n.Name)
 		}
-		if err := c.Validate(); err != nil {
+		if err := c.validate(lines); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// invalid returns an error about the node, which says on which line it is.
+func (n *Node) invalid(format string, args ...any) error {
+	return fault.New(fault.Invalid, "%s%w", lineOf(n.line), fmt.Errorf(format, args...))
+}
+
+// lineOf is what an error begins with that is about a line, if it is known.
+func lineOf(line int) string {
+	if line == 0 {
+		return ""
+	}
+	return fmt.Sprintf("line %d: ", line)
 }

@@ -1,64 +1,18 @@
 package spectree
 
 import (
-	"bytes"
-	"errors"
-	"io"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
-	"github.com/daybook-dev/daybook/internal/fault"
 	pb "github.com/daybook-dev/daybook/journal/protocol"
 )
-
-// maxText is the longest text that is parsed.
-const maxText = 64 << 20
-
-// Parse returns the valid tree of a text in YAML. Keys that are not known are errors.
-func Parse(text []byte) (*Node, error) {
-	if len(text) > maxText {
-		return nil, fault.New(fault.Invalid, "specs of %d bytes are too long", len(text))
-	}
-	n := new(Node)
-	d := yaml.NewDecoder(bytes.NewReader(text))
-	d.KnownFields(true)
-	switch err := d.Decode(n); {
-	case errors.Is(err, io.EOF):
-		return nil, fault.New(fault.Invalid, "there are no specs")
-	case err != nil:
-		return nil, fault.New(fault.Invalid, "%w", err)
-	}
-	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return nil, fault.New(fault.Invalid, "there is a second YAML document behind the specs")
-	}
-	if err := n.Validate(); err != nil {
-		return nil, err
-	}
-	return n, nil
-}
-
-// Marshal returns the text of a tree.
-func (n *Node) Marshal() ([]byte, error) {
-	var b bytes.Buffer
-	e := yaml.NewEncoder(&b)
-	e.SetIndent(2)
-	e.CompactSeqIndent()
-	if err := e.Encode(n); err != nil {
-		return nil, fault.New(fault.Internal, "write specs: %w", err)
-	}
-	if err := e.Close(); err != nil {
-		return nil, fault.New(fault.Internal, "write specs: %w", err)
-	}
-	return b.Bytes(), nil
-}
 
 // Leaf is what a tree says of one journal.
 type Leaf struct {
 	Spec     *pb.JournalSpec // Suspend is nil if the tree says nothing about it.
 	Revision int64
 	Delete   bool
+	Line     int // Of the text that was parsed, or 0.
 }
 
 // Change returns the change that makes the journal what the tree says.
@@ -69,13 +23,13 @@ func (l Leaf) Change() *pb.ApplyRequest_Change {
 	return &pb.ApplyRequest_Change{Upsert: l.Spec, ExpectModRevision: l.Revision}
 }
 
-// Flatten returns the journals of the tree, in the order of their names, each with what it inherits.
+// Flatten returns the journals of the tree, in its order, each with what it inherits.
 func (n *Node) Flatten() []Leaf { return n.flatten(new(Node), nil) }
 
 func (n *Node) flatten(parent *Node, out []Leaf) []Leaf {
 	merged := inherit(n, parent)
 	if !n.isDir() {
-		return append(out, Leaf{Spec: merged.spec(), Revision: n.Revision, Delete: value(merged.Delete)})
+		return append(out, Leaf{Spec: merged.spec(), Revision: n.Revision, Delete: value(merged.Delete), Line: n.line})
 	}
 	for _, c := range n.Children {
 		out = c.flatten(merged, out)

@@ -100,20 +100,28 @@ func TestHoistVectors(t *testing.T) {
 func TestValidate(t *testing.T) {
 	for name, c := range map[string]struct{ text, err string }{
 		"nothing":            {"", "no specs"},
-		"empty listing":      {"{}", "no children"},
-		"unknown key":        {"name: a/journal\nnaem: x", "naem"},
+		"empty listing":      {"{}", "no specs"},
+		"only a comment":     {"# nothing\n", "no specs"},
+		"unknown key":        {"name: a/journal\nnaem: x", `line 2: there is no key "naem"`},
+		"unknown keys":       {"name: a/journal\nnaem: x\nfragment: {lenght: 3}", `line 2: there is no key "naem"; line 3: there is no key "lenght"`},
+		"key twice":          {"name: a/journal\nname: a/journal", "line 2: mapping key"},
+		"not a number":       {"name: a/journal\nreplication: many", `line 2: "many" is not a number`},
+		"not a boolean":      {"name: a/journal\ndelete: maybe", `line 2: "maybe" is not true or false`},
+		"not a list":         {"name: a/journal\nlabels: x", `line 2: "x" is not a list`},
+		"a list":             {"name: a/journal\nfragment: [1]", "line 2: a list is not keys and values"},
+		"not YAML":           {"name: a/journal\nfragment: {", "line "},
 		"two documents":      {"name: a/journal\n---\nname: b/journal", "second"},
 		"leaf with children": {"name: a/journal\nchildren:\n- name: a/journal/x", "has children"},
-		"bad name":           {"name: a/jour nal", "not allowed"},
+		"bad name":           {"# a comment\nname: a/jour nal", "line 2: journal a/jour nal: "},
 		"dir without":        {"name: a/", "no children"},
 		"revision of a dir":  {"name: a/\nrevision: 3\nchildren:\n- name: a/journal", "revision"},
 		"suspended dir":      {"name: a/\nsuspend: {level: FULL}\nchildren:\n- name: a/journal", "suspend"},
-		"another place":      {"name: a/\nchildren:\n- name: b/journal", "does not begin"},
-		"order":              {"children:\n- name: b/journal\n- name: a/journal", "order"},
-		"twice":              {"children:\n- name: a/journal\n- name: a/journal", "order"},
-		"deep":               {"children:\n- name: a/\n  children:\n  - name: a/b/", "no children"},
+		"another place":      {"name: a/\nchildren:\n- name: b/journal", "line 3: \"b/journal\" is a child"},
+		"twice":              {"children:\n- name: a/journal\n- name: a/journal", "line 3: journal a/journal is there twice, before on line 2"},
+		"twice below":        {"children:\n- name: a/\n  children:\n  - name: a/b/cd\n- name: a/b/\n  children:\n  - name: a/b/cd", "line 7: journal a/b/cd is there twice, before on line 4"},
+		"deep":               {"children:\n- name: a/\n  children:\n  - name: a/b/", "line 4: directory \"a/b/\" has no children"},
 		"empty child":        {"children:\n- ", "empty"},
-		"codec":              {"name: a/journal\nfragment: {compression_codec: ZIP}", "ZIP"},
+		"codec":              {"name: a/journal\nfragment: {compression_codec: ZIP}", `line 2: "ZIP"`},
 		"no unit":            {"name: a/journal\nfragment: {retention: 3600}", "3600s"},
 		"bad duration":       {"name: a/journal\nfragment: {retention: [1]}", "duration"},
 	} {
@@ -135,7 +143,7 @@ children:
   max_append_rate: 0
   fragment: {flush_interval: 0s, stores: [], retention: 5000000000}
   suspend: {level: 0}
-- name: a/two2
+- name: a/aa
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -240,7 +248,14 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("its own text: %v", err)
 		}
-		if a, b := fmt.Sprint(n.Flatten()), fmt.Sprint(again.Flatten()); a != b {
+		leaves := func(n *Node) string {
+			out := n.Flatten()
+			for i := range out {
+				out[i].Line = 0
+			}
+			return fmt.Sprint(out)
+		}
+		if a, b := leaves(n), leaves(again); a != b {
 			t.Errorf("%s became %s", a, b)
 		}
 	})
@@ -253,6 +268,13 @@ func TestDiff(t *testing.T) {
 		{"", "x\n", "+ x\n"},
 		{"x\n", "", "- x\n"},
 		{"a\nb\nc\n", "a\nB\nc\nd\n", "  a\n- b\n+ B\n  c\n+ d\n"},
+		{"a\n", "a\na\n", "  a\n+ a\n"},
+		{"a\nb\na\n", "a\n", "  a\n- b\n- a\n"},
+		// Too much to compare line by line: only what both begin and end with is kept.
+		{
+			"x\n" + strings.Repeat("a\n", 3000) + "y\n", "x\n" + strings.Repeat("b\na\n", 1500) + "y\n",
+			"  x\n" + strings.Repeat("- a\n", 2999) + strings.Repeat("+ b\n+ a\n", 1499) + "+ b\n  a\n  y\n",
+		},
 	} {
 		if got := Diff(c.a, c.b); got != c.want {
 			t.Errorf("%q, %q: %q", c.a, c.b, got)
