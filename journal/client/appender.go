@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -114,6 +115,9 @@ func (a *Appender) refused(err error) error {
 		a.cancel()
 		return mapContext(a.ctx, err)
 	}
+	// If the connection broke before the stream had left, gRPC would now open the stream again, send what was sent so far and
+	// the end: an append that is cut off. Asking for the context rules that out.
+	a.stream.Context()
 	if err := a.receive(); err != nil {
 		return err
 	}
@@ -127,17 +131,22 @@ func (a *Appender) receive() error {
 	if err != nil {
 		return mapContext(a.ctx, err)
 	}
+	a.Response = resp
+	return answered(a.rjc, a.Request, resp)
+}
+
+// answered returns what a response means.
+func answered(rjc pb.RoutedJournalClient, req *pb.AppendRequest, resp *pb.AppendResponse) error {
 	if err := validateResponse("AppendResponse", resp); err != nil {
 		return err
 	}
-	a.Response = resp
-	a.rjc.UpdateRoute(a.item(), resp.Header.Route)
+	rjc.UpdateRoute(string(pb.Journal(req.Journal).StripMeta()), resp.Header.Route)
 
 	switch resp.Status {
 	case pb.Status_OK:
 		return nil
 	case pb.Status_REGISTER_MISMATCH:
-		return registerMismatch(a.Request, resp)
+		return registerMismatch(req, resp)
 	case pb.Status_FRAGMENT_STORE_UNHEALTHY:
 		return fmt.Errorf("%s: %w", resp.StoreHealthError, ErrFragmentStoreUnhealthy)
 	}
@@ -147,44 +156,110 @@ func (a *Appender) receive() error {
 // chunkSize is the most bytes of content in a message. Larger ones save little and come closer to the limit of brokers.
 const chunkSize = 512 << 10
 
+var (
+	chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+	// smalls has buffers for content that may share a stream with that of others.
+	smalls = sync.Pool{New: func() any { return new([maxPipelined]byte) }}
+)
+
 // Append makes one append of all content, each reader from its beginning to its end; of none if there is no reader. It tries
 // again while brokers are not there or do not agree on who is primary, reading the content again. Other errors are
 // returned, along with the broker's response as far as there is one.
 func Append(ctx context.Context, rjc pb.RoutedJournalClient, req *pb.AppendRequest, content ...io.ReaderAt) (*pb.AppendResponse, error) {
-	a := NewAppender(ctx, rjc, req)
-	buf := make([]byte, 32<<10)
 	for attempt := 0; ; attempt++ {
-		err := appendOnce(a, buf, content)
+		resp, err := appendOnce(ctx, rjc, req, content)
 		if err == nil || !retriesAppend(err) {
-			return a.Response, err
+			return resp, err
 		}
 		if err := waitBackoff(ctx, attempt); err != nil {
-			return a.Response, err
+			return resp, err
 		}
-		a.Reset()
 	}
 }
 
-func appendOnce(a *Appender, buf []byte, content []io.ReaderAt) error {
+func appendOnce(ctx context.Context, rjc pb.RoutedJournalClient, req *pb.AppendRequest, content []io.ReaderAt) (*pb.AppendResponse, error) {
+	if err := validateStart(req); err != nil {
+		return new(pb.AppendResponse), err
+	}
+	small := smalls.Get().(*[maxPipelined]byte)
+	rest := small[:]
+	err := readContent(content, func(r io.ReaderAt, pos int64) (int, error) {
+		n, err := r.ReadAt(rest, pos)
+		if rest = rest[n:]; len(rest) == 0 {
+			return n, errNotSmall
+		}
+		return n, err
+	})
+	switch {
+	case err == nil:
+		return appendSmall(ctx, rjc, req, small, len(small)-len(rest))
+	case !errors.Is(err, errNotSmall):
+		smalls.Put(small)
+		return new(pb.AppendResponse), fmt.Errorf("append to %s: read content: %w", req.Journal, err)
+	}
+	smalls.Put(small)
+
+	a := NewAppender(ctx, rjc, req)
+	buf := chunks.Get().(*[chunkSize]byte)
+	defer chunks.Put(buf)
+	var failed error // of the append
+	err = readContent(content, func(r io.ReaderAt, pos int64) (int, error) {
+		n, err := r.ReadAt(buf[:], pos)
+		if n != 0 {
+			if _, failed = a.Write(buf[:n]); failed != nil {
+				return n, failed
+			}
+		}
+		return n, err
+	})
+	switch {
+	case failed != nil:
+		return a.Response, failed
+	case err != nil:
+		a.Abort()
+		return a.Response, fmt.Errorf("append to %s: read content: %w", req.Journal, err)
+	}
+	err = a.Close()
+	return a.Response, err
+}
+
+// errNotSmall says that content fills a small buffer.
+var errNotSmall = errors.New("not small")
+
+// readContent calls read with each reader and rising positions, until it returns io.EOF.
+func readContent(content []io.ReaderAt, read func(r io.ReaderAt, pos int64) (int, error)) error {
 	for _, r := range content {
 		for pos := int64(0); ; {
-			n, err := r.ReadAt(buf, pos)
-			if n != 0 {
-				if _, err := a.Write(buf[:n]); err != nil {
-					return err
-				}
-				pos += int64(n)
-			}
+			n, err := read(r, pos)
 			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {
-				a.Abort()
-				return fmt.Errorf("append to %s: read content: %w", a.Request.Journal, err)
+				return err
 			}
+			pos += int64(n)
 		}
 	}
-	return a.Close()
+	return nil
+}
+
+// appendSmall appends the first n bytes of a buffer of smalls, which goes back there: over a stream that is shared, or else
+// by an RPC of its own.
+func appendSmall(ctx context.Context, rjc pb.RoutedJournalClient, req *pb.AppendRequest, buf *[maxPipelined]byte, n int) (*pb.AppendResponse, error) {
+	resp, err := pipelinesOf(rjc).append(ctx, req, buf[:n], func() { smalls.Put(buf) })
+	switch {
+	case err == nil:
+		return resp, answered(rjc, req, resp)
+	case !errors.Is(err, errNotPipelined):
+		return new(pb.AppendResponse), err
+	}
+	defer smalls.Put(buf)
+	a := NewAppender(ctx, rjc, req)
+	if _, err := a.Write(buf[:n]); err != nil {
+		return a.Response, err
+	}
+	err = a.Close()
+	return a.Response, err
 }
 
 func retriesAppend(err error) bool {

@@ -254,6 +254,17 @@ func (b *broker) FragmentStoreHealth(_ context.Context, req *pb.FragmentStoreHea
 // start serves the broker on a loopback connection and returns a client of it. Both end with the test.
 func (b *broker) start(t testing.TB) pb.RoutedJournalClient {
 	t.Helper()
+	conn, err := grpc.NewClient(b.serve(t), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return pb.NewRoutedJournalClient(pb.NewJournalClient(conn), pb.NoopDispatchRouter{})
+}
+
+// serve serves the broker on a loopback address until the test ends.
+func (b *broker) serve(t testing.TB) (addr string) {
+	t.Helper()
 	b.journals = make(map[string][]byte)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -264,14 +275,9 @@ func (b *broker) start(t testing.TB) pb.RoutedJournalClient {
 	var served sync.WaitGroup
 	served.Go(func() { _ = server.Serve(l) })
 
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		_ = conn.Close()
 		server.Stop()
 		served.Wait()
 	})
-	return pb.NewRoutedJournalClient(pb.NewJournalClient(conn), pb.NoopDispatchRouter{})
+	return l.Addr().String()
 }
