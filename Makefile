@@ -24,7 +24,7 @@ build: ## build bin/daybook
 	CGO_ENABLED=0 go build -trimpath -o bin/daybook ./cmd/daybook
 
 .PHONY: test
-test: setup check-gen lint vuln cross test-web test-go soak ## install what is missing, then check and test everything
+test: setup check-gen lint vuln cross test-web test-clients test-go soak ## install what is missing, then check and test everything
 
 .PHONY: test-go
 test-go: ## all Go tests with the race detector
@@ -41,6 +41,10 @@ test-large: ## whole-system tests at full size
 .PHONY: test-web
 test-web: setup-web ## tests of the viewer
 	npm --prefix web test
+
+.PHONY: test-clients
+test-clients: setup-packages ## tests of the client library for Python
+	cd clients/python && python3 -W error -m unittest
 
 .PHONY: bench
 bench: ## measure and print one table
