@@ -53,6 +53,14 @@ const memoryLimit = 320 << 20
 // archiveIndexes is how many indexes of archived streams are kept in memory.
 const archiveIndexes = 64
 
+const (
+	// finishLimit is how long appends that are under way at the end may take. Clients that are too slow are cut off, as are
+	// readers that take nothing of what they are sent.
+	finishLimit = 8 * time.Second
+	// answerLimit is how long answers may take after that.
+	answerLimit = 2 * time.Second
+)
+
 // systemConfig is what a system needs.
 type systemConfig struct {
 	// Dir is held by the caller until the system is closed.
@@ -211,20 +219,25 @@ func (s *system) serve(reg *prometheus.Registry) error {
 		}
 	})
 	s.onClose(func(ctx context.Context) error {
+		finish, cancel := context.WithTimeout(ctx, finishLimit)
+		defer cancel()
 		// Calls that wait are ended by their services; what is under way may finish.
-		endRequests()
 		s.coord.Close()
-		err := s.journals.Close(ctx)
+		_ = s.journals.Close(finish) // who takes too long is cut off below
+		endRequests()
 		doors.Close()
 		stopped := make(chan struct{})
 		s.roles.Go(func() { grpcServer.GracefulStop(); close(stopped) })
+		answered, cancel := context.WithTimeout(ctx, answerLimit)
+		defer cancel()
+		_ = httpServer.Shutdown(answered)
 		select {
 		case <-stopped:
-		case <-ctx.Done():
-		case <-time.After(5 * time.Second):
+		case <-answered.Done():
 		}
 		grpcServer.Stop()
-		return errors.Join(err, httpServer.Close())
+		err := httpServer.Close()
+		return errors.Join(err, s.journals.Close(ctx))
 	})
 	return nil
 }
