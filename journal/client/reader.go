@@ -26,7 +26,7 @@ type Reader struct {
 
 	ctx     context.Context
 	rjc     pb.RoutedJournalClient
-	route   *pb.Route // Of the last header, of this RPC or the one before.
+	route   *pb.Route // Of the last header: of the RPC before until this one begins, then of this one.
 	stream  pb.Journal_ReadClient
 	cancel  context.CancelFunc
 	content []byte          // Received and not yet returned.
@@ -77,12 +77,13 @@ func (r *Reader) read(p []byte) (int, error) {
 		r.Request.Offset += int64(n)
 		return n, nil
 	}
+	if r.stream != nil && r.atEnd() {
+		return 0, io.EOF
+	}
 	if r.stream == nil {
 		if err := r.start(); err != nil {
 			return 0, err
 		}
-	} else if r.Request.EndOffset != 0 && r.Request.Offset >= r.Request.EndOffset {
-		return 0, io.EOF
 	}
 	for {
 		resp, err := r.stream.Recv()
@@ -117,10 +118,14 @@ func (r *Reader) start() error {
 	if err := r.Request.Validate(); err != nil {
 		return err
 	}
+	if r.atEnd() && !r.Request.MetadataOnly {
+		return io.EOF // A broker might wait for content that nobody wants.
+	}
 	ctx, cancel := context.WithCancel(r.ctx)
 	r.cancel = cancel
 	if r.route != nil {
 		ctx = pb.WithDispatchRoute(ctx, r.route, nil)
+		r.route = nil // If nobody answers it is worth nothing.
 	} else {
 		ctx = pb.WithDispatchItemRoute(ctx, r.rjc, r.item(), false)
 	}
@@ -148,6 +153,9 @@ func (r *Reader) receive(resp *pb.ReadResponse) (jump bool, err error) {
 	if len(resp.Content) != 0 {
 		resp.Fragment, resp.WriteHead = r.Response.Fragment, r.Response.WriteHead
 		r.content = resp.Content
+		if end := r.Request.EndOffset; end != 0 && resp.Offset+int64(len(r.content)) > end {
+			r.content = r.content[:max(0, end-resp.Offset)] // More than was asked for.
+		}
 	}
 	r.Response = resp
 
@@ -170,8 +178,12 @@ func (r *Reader) receive(resp *pb.ReadResponse) (jump bool, err error) {
 
 // refersToStore reports whether the broker ended the RPC because the reader shall fetch the fragment by itself.
 func (r *Reader) refersToStore() bool {
-	done := r.Request.EndOffset != 0 && r.Request.Offset >= r.Request.EndOffset
-	return r.Response.FragmentUrl != "" && len(r.Response.Content) == 0 && !done && !r.Request.MetadataOnly
+	return r.Response.FragmentUrl != "" && len(r.Response.Content) == 0 && !r.atEnd() && !r.Request.MetadataOnly
+}
+
+// atEnd reports whether the reader has come to its EndOffset, or jumped over it.
+func (r *Reader) atEnd() bool {
+	return r.Request.EndOffset != 0 && r.Request.Offset >= r.Request.EndOffset
 }
 
 func (r *Reader) openDirect() error {

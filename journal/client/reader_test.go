@@ -80,6 +80,14 @@ func TestReader(t *testing.T) {
 			req: &pb.ReadRequest{Journal: "test/journal", EndOffset: 3}, text: "abc", offset: 3, err: io.EOF,
 		},
 		{
+			name: "more than was asked for", rpc: []any{metadata(0, 0, 9), content(0, "abcdef")},
+			req: &pb.ReadRequest{Journal: "test/journal", EndOffset: 3}, text: "abc", offset: 3, err: io.EOF,
+		},
+		{
+			name: "an empty range", rpc: []any{errUnavailable},
+			req: &pb.ReadRequest{Journal: "test/journal", Offset: 3, EndOffset: 3, Block: true}, offset: 3, err: io.EOF,
+		},
+		{
 			name: "jump", rpc: []any{metadata(5, 5, 9), content(5, "abcd")},
 			req: readRequest(1), text: "abcd", offset: 9, err: io.EOF, jumps: 1,
 		},
@@ -266,6 +274,22 @@ func TestRetryReaderTail(t *testing.T) {
 	got := make([]byte, 3)
 	if _, err := io.ReadFull(rr, got); err != nil || string(got) != "new" {
 		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+// A range that ends before the journal does has no tail.
+func TestRetryReaderTailBehindItsEnd(t *testing.T) {
+	b, count := script([]any{head(10)})
+	rr := NewRetryReader(t.Context(), b.start(t), &pb.ReadRequest{Journal: "test/journal", Offset: -1, EndOffset: 5, Block: true})
+	defer rr.Cancel()
+	_, err := rr.Read(make([]byte, 9))
+	wantErrorIs(t, err, ErrOffsetJump)
+	for range 2 {
+		_, err = rr.Read(make([]byte, 9))
+		wantErrorIs(t, err, io.EOF)
+	}
+	if n := count.Load(); n != 1 || rr.Offset() != 10 {
+		t.Errorf("%d RPCs, at %d", n, rr.Offset())
 	}
 }
 

@@ -167,8 +167,12 @@ func (rr *RetryReader) readOnce(p []byte) (int, error) {
 		if err == nil {
 			continue
 		}
+		rr.Reader.route = probe.route // Also a refusal tells where to ask next.
 		if errors.Is(err, ErrOffsetJump) {
 			rr.Reader.Request.Offset, rr.Reader.Response = probe.Request.Offset, probe.Response
+			if rr.Reader.atEnd() {
+				rr.Reader.err = io.EOF
+			}
 			// Nothing else is wanted of this RPC; reading on ends it.
 			_, _ = probe.Read(nil)
 			if probe.cancel != nil {
