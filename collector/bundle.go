@@ -43,6 +43,8 @@ type run struct {
 	terminal bool
 	// end is valid if terminal; less than zero if the stream ended without an entry.
 	end types.MessageIndex
+	// ended is what the bundle says of the end; nil if nothing.
+	ended *logpb.StreamEnd
 	// values are the serialized log entries, from index first without a gap.
 	first  types.MessageIndex
 	values [][]byte
@@ -131,9 +133,10 @@ func parseBundle(body []byte) (*bundle, error) {
 // parseRun decodes a serialized ButlerLogBundle.Entry. It returns nil for one without anything to say.
 func parseRun(body []byte) (*run, error) {
 	var (
-		desc                  []byte
+		desc, ended           []byte
 		hasDesc, terminal     bool
 		emptyStream, announce bool
+		hasEnded              bool
 		end                   uint64
 		logs                  int
 	)
@@ -153,6 +156,8 @@ func parseRun(body []byte) (*run, error) {
 			emptyStream = protowire.DecodeBool(f.value)
 		case f.is(1001, protowire.VarintType):
 			announce = protowire.DecodeBool(f.value)
+		case f.is(1002, protowire.BytesType):
+			hasEnded, ended = true, append(slices.Clip(ended), f.bytes...)
 		}
 	}
 	if f.err != nil {
@@ -163,6 +168,12 @@ func parseRun(body []byte) (*run, error) {
 		r.desc = new(logpb.LogStreamDescriptor)
 		if err := proto.Unmarshal(desc, r.desc); err != nil {
 			return nil, fmt.Errorf("descriptor: %w", err)
+		}
+	}
+	if hasEnded {
+		r.ended = new(logpb.StreamEnd)
+		if err := proto.Unmarshal(ended, r.ended); err != nil {
+			return nil, fmt.Errorf("end: %w", err)
 		}
 	}
 	if terminal && !emptyStream {

@@ -211,6 +211,7 @@ func (c *Collector) register(ctx context.Context, b *bundle, r *run) (*coordinat
 		Secret:        b.secret,
 		TerminalIndex: r.end,
 		TerminalEmpty: r.terminal && r.end < 0,
+		Ended:         r.ended,
 	}, r.rawDesc)
 	if err != nil {
 		err = fmt.Errorf("register %s: %w", r.path, err)
@@ -262,6 +263,7 @@ func endOf(b *bundle, r *run, s *coordinator.LogStreamState) *coordinator.Termin
 		ID:            s.ID,
 		TerminalIndex: r.end,
 		TerminalEmpty: r.end < 0,
+		Ended:         r.ended,
 		Secret:        s.Secret,
 	}
 }

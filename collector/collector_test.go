@@ -97,7 +97,7 @@ func (f *fakeCoordinator) TerminateStream(_ context.Context, r *coordinator.Term
 	case s.Terminated() && (s.TerminalIndex != r.TerminalIndex || s.TerminalEmpty != r.TerminalEmpty):
 		return fault.New(fault.Precondition, "the stream has another end")
 	}
-	s.TerminalIndex, s.TerminalEmpty = r.TerminalIndex, r.TerminalEmpty
+	s.TerminalIndex, s.TerminalEmpty, s.Ended = r.TerminalIndex, r.TerminalEmpty, r.Ended
 	return nil
 }
 
@@ -289,7 +289,7 @@ func TestProcessWithoutEntries(t *testing.T) {
 	announced := entry("announced")
 	announced.Announce = true
 	empty := entry("empty")
-	empty.Terminal, empty.TerminalEmpty = true, true
+	empty.Terminal, empty.TerminalEmpty, empty.Ended = true, true, &logpb.StreamEnd{Reason: "killed"}
 	f.process(t, "success", bundleOf(announced, empty, entry("junk")))
 	if diff := cmp.Diff(map[types.StreamPath]types.MessageIndex{path("announced"): -1, path("empty"): -1}, f.coord.ends()); diff != "" {
 		t.Error(diff)
@@ -299,10 +299,15 @@ func TestProcessWithoutEntries(t *testing.T) {
 	}
 
 	// An announced stream that ends without an entry.
-	announced.Terminal, announced.TerminalEmpty = true, true
+	announced.Terminal, announced.TerminalEmpty, announced.Ended = true, true, &logpb.StreamEnd{Reason: "gone"}
 	f.process(t, "success", bundleOf(announced))
 	if !f.coord.streams[path("announced")].TerminalEmpty {
 		t.Error("the announced stream has not ended")
+	}
+	for name, want := range map[string]string{"announced": "gone", "empty": "killed"} {
+		if got := f.coord.streams[path(name)].Ended.GetReason(); got != want {
+			t.Errorf("stream %s ended with reason %q, want %q", name, got, want)
+		}
 	}
 
 	contradiction := entry("c", 0)

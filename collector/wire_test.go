@@ -71,6 +71,9 @@ func compareRun(t *testing.T, r *run, e *logpb.ButlerLogBundle_Entry) {
 	if r.err == nil && e.GetTerminal() && (r.end < 0) != e.GetTerminalEmpty() {
 		t.Fatalf("end %d, empty is %v", r.end, e.GetTerminalEmpty())
 	}
+	if !proto.Equal(r.ended, e.GetEnded()) {
+		t.Fatalf("end %v, want %v", r.ended, e.GetEnded())
+	}
 	if _, known := logpb.StreamType_name[int32(e.GetDesc().GetStreamType())]; !known {
 		return // refused by its descriptor
 	}
@@ -116,7 +119,7 @@ func sampleBundles() []*logpb.ButlerLogBundle {
 				{Desc: desc("datagram", 2), Logs: []*logpb.LogEntry{
 					{Content: &logpb.LogEntry_Datagram{Datagram: &logpb.Datagram{Partial: &logpb.Datagram_Partial{Index: 1, Size: 2, Last: true}}}},
 				}},
-				{Desc: desc("empty", 0), Terminal: true, TerminalEmpty: true},
+				{Desc: desc("empty", 0), Terminal: true, TerminalEmpty: true, Ended: &logpb.StreamEnd{Reason: "killed", Tags: map[string]string{"k": "v"}}},
 				{Desc: desc("announced", 0), Announce: true},
 				{Desc: desc("junk", 0)},
 			},

@@ -257,6 +257,13 @@ func TestDescriptions(t *testing.T) {
 	h.archive("incomplete", 0, 1, 3)
 	h.register("never")
 	h.archive("never", 0)
+	killed := &logdog.TerminateStreamRequest{
+		Project: project, Id: h.register("killed"), Secret: h.secret, TerminalEmpty: true,
+		Ended: &logpb.StreamEnd{Reason: "its worker died", Tags: map[string]string{"late": "1"}},
+	}
+	if _, err := h.Services().TerminateStream(t.Context(), killed); err != nil {
+		t.Fatal(err)
+	}
 	_, v1 := h.serve()
 	for name, want := range map[string]*daybookv1.Stream{
 		"open":     {State: daybookv1.StreamState_OPEN, TerminalIndex: -1, Size: 12, Lines: 4, NextIndex: 2},
@@ -267,7 +274,8 @@ func TestDescriptions(t *testing.T) {
 			State: daybookv1.StreamState_INCOMPLETE, TerminalIndex: 5, Size: 18, Lines: 6, NextIndex: 4,
 			Missing: []*daybookv1.IndexRange{{First: 2, Last: 2}, {First: 4, Last: 5}},
 		},
-		"never": {State: daybookv1.StreamState_COMPLETE, TerminalIndex: 0, Size: 6, Lines: 2, NextIndex: 1, EndReason: "the end was never reported"},
+		"never":  {State: daybookv1.StreamState_COMPLETE, TerminalIndex: 0, Size: 6, Lines: 2, NextIndex: 1, EndReason: "the end was never reported"},
+		"killed": {State: daybookv1.StreamState_COMPLETE, TerminalIndex: -1, EndReason: "its worker died"},
 	} {
 		got, err := v1.GetStream(t.Context(), &daybookv1.GetStreamRequest{Project: project, Path: prefix + "/+/" + name})
 		if err != nil {
@@ -278,6 +286,9 @@ func TestDescriptions(t *testing.T) {
 			t.Errorf("%s: times %v, %v", name, got.GetCreated(), got.GetEnded())
 		}
 		want.Project, want.Path, want.Desc, want.Created, want.Ended = project, prefix+"/+/"+name, descriptor(name), got.GetCreated(), got.GetEnded()
+		if name == "killed" {
+			want.Desc.Tags["late"] = "1"
+		}
 		if !proto.Equal(got, want) {
 			t.Errorf("%s:\n got %v\nwant %v", name, got, want)
 		}

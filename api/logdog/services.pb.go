@@ -9,6 +9,7 @@
 package logdog
 
 import (
+	logpb "github.com/daybook-dev/daybook/logs/logpb"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -183,6 +184,8 @@ type RegisterStreamRequest struct {
 	TerminalIndex int64 `protobuf:"varint,5,opt,name=terminal_index,json=terminalIndex,proto3" json:"terminal_index,omitempty"`
 	// Extension: the stream ended without a single entry; terminal_index is -1.
 	TerminalEmpty bool `protobuf:"varint,1000,opt,name=terminal_empty,json=terminalEmpty,proto3" json:"terminal_empty,omitempty"`
+	// Extension: how it ended.
+	Ended         *logpb.StreamEnd `protobuf:"bytes,1001,opt,name=ended,proto3" json:"ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -257,6 +260,13 @@ func (x *RegisterStreamRequest) GetTerminalEmpty() bool {
 		return x.TerminalEmpty
 	}
 	return false
+}
+
+func (x *RegisterStreamRequest) GetEnded() *logpb.StreamEnd {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
 }
 
 type RegisterStreamResponse struct {
@@ -481,6 +491,8 @@ type TerminateStreamRequest struct {
 	TerminalIndex int64                  `protobuf:"varint,4,opt,name=terminal_index,json=terminalIndex,proto3" json:"terminal_index,omitempty"`
 	// Extension: the stream ended without a single entry; terminal_index is ignored.
 	TerminalEmpty bool `protobuf:"varint,1000,opt,name=terminal_empty,json=terminalEmpty,proto3" json:"terminal_empty,omitempty"`
+	// Extension: how it ended.
+	Ended         *logpb.StreamEnd `protobuf:"bytes,1001,opt,name=ended,proto3" json:"ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -548,6 +560,13 @@ func (x *TerminateStreamRequest) GetTerminalEmpty() bool {
 		return x.TerminalEmpty
 	}
 	return false
+}
+
+func (x *TerminateStreamRequest) GetEnded() *logpb.StreamEnd {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
 }
 
 type ArchiveStreamRequest struct {
@@ -1321,7 +1340,7 @@ var File_logdog_services_proto protoreflect.FileDescriptor
 
 const file_logdog_services_proto_rawDesc = "" +
 	"\n" +
-	"\x15logdog/services.proto\x12\x06logdog\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\"T\n" +
+	"\x15logdog/services.proto\x12\x06logdog\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x12logpb/butler.proto\"T\n" +
 	"\x05Error\x12\x1b\n" +
 	"\tgrpc_code\x18\x01 \x01(\x05R\bgrpcCode\x12\x1c\n" +
 	"\ttransient\x18\x02 \x01(\bR\ttransient\x12\x10\n" +
@@ -1332,14 +1351,15 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\x0eterminal_index\x18\x03 \x01(\x03R\rterminalIndex\x12\x1a\n" +
 	"\barchived\x18\x04 \x01(\bR\barchived\x12\x16\n" +
 	"\x06purged\x18\x05 \x01(\bR\x06purged\x12&\n" +
-	"\x0eterminal_empty\x18\xe8\a \x01(\bR\rterminalEmpty\"\xd1\x01\n" +
+	"\x0eterminal_empty\x18\xe8\a \x01(\bR\rterminalEmpty\"\xfa\x01\n" +
 	"\x15RegisterStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\fR\x06secret\x12#\n" +
 	"\rproto_version\x18\x03 \x01(\tR\fprotoVersion\x12\x12\n" +
 	"\x04desc\x18\x04 \x01(\fR\x04desc\x12%\n" +
 	"\x0eterminal_index\x18\x05 \x01(\x03R\rterminalIndex\x12&\n" +
-	"\x0eterminal_empty\x18\xe8\a \x01(\bR\rterminalEmpty\"\x83\x01\n" +
+	"\x0eterminal_empty\x18\xe8\a \x01(\bR\rterminalEmpty\x12'\n" +
+	"\x05ended\x18\xe9\a \x01(\v2\x10.logpb.StreamEndR\x05ended\"\x83\x01\n" +
 	"\x16RegisterStreamResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
 	"\x05state\x18\x02 \x01(\v2\x1e.logdog.InternalLogStreamStateR\x05state\x12#\n" +
@@ -1356,13 +1376,14 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\x0eterminated_age\x18\xe8\a \x01(\v2\x19.google.protobuf.DurationR\rterminatedAge\x12\x1e\n" +
 	"\n" +
 	"stream_url\x18\xe9\a \x01(\tR\tstreamUrl\x12\x1c\n" +
-	"\tindex_url\x18\xea\a \x01(\tR\bindexUrl\"\xa9\x01\n" +
+	"\tindex_url\x18\xea\a \x01(\tR\bindexUrl\"\xd2\x01\n" +
 	"\x16TerminateStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
 	"\x06secret\x18\x03 \x01(\fR\x06secret\x12%\n" +
 	"\x0eterminal_index\x18\x04 \x01(\x03R\rterminalIndex\x12&\n" +
-	"\x0eterminal_empty\x18\xe8\a \x01(\bR\rterminalEmpty\"\x99\x03\n" +
+	"\x0eterminal_empty\x18\xe8\a \x01(\bR\rterminalEmpty\x12'\n" +
+	"\x05ended\x18\xe9\a \x01(\v2\x10.logpb.StreamEndR\x05ended\"\x99\x03\n" +
 	"\x14ArchiveStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12&\n" +
@@ -1464,49 +1485,52 @@ var file_logdog_services_proto_goTypes = []any{
 	(*DeleteRequest)(nil),          // 14: logdog.DeleteRequest
 	(*BatchRequest_Entry)(nil),     // 15: logdog.BatchRequest.Entry
 	(*BatchResponse_Entry)(nil),    // 16: logdog.BatchResponse.Entry
-	(*durationpb.Duration)(nil),    // 17: google.protobuf.Duration
-	(*emptypb.Empty)(nil),          // 18: google.protobuf.Empty
+	(*logpb.StreamEnd)(nil),        // 17: logpb.StreamEnd
+	(*durationpb.Duration)(nil),    // 18: google.protobuf.Duration
+	(*emptypb.Empty)(nil),          // 19: google.protobuf.Empty
 }
 var file_logdog_services_proto_depIdxs = []int32{
-	1,  // 0: logdog.RegisterStreamResponse.state:type_name -> logdog.InternalLogStreamState
-	0,  // 1: logdog.RegisterStreamResponse.error:type_name -> logdog.Error
-	1,  // 2: logdog.LoadStreamResponse.state:type_name -> logdog.InternalLogStreamState
-	17, // 3: logdog.LoadStreamResponse.age:type_name -> google.protobuf.Duration
-	17, // 4: logdog.LoadStreamResponse.terminated_age:type_name -> google.protobuf.Duration
-	8,  // 5: logdog.ArchiveStreamRequest.missing:type_name -> logdog.MissingRange
-	15, // 6: logdog.BatchRequest.req:type_name -> logdog.BatchRequest.Entry
-	16, // 7: logdog.BatchResponse.resp:type_name -> logdog.BatchResponse.Entry
-	17, // 8: logdog.ArchiveTask.retry_after:type_name -> google.protobuf.Duration
-	17, // 9: logdog.LeaseRequest.lease_time:type_name -> google.protobuf.Duration
-	17, // 10: logdog.LeaseRequest.wait:type_name -> google.protobuf.Duration
-	11, // 11: logdog.LeaseResponse.tasks:type_name -> logdog.ArchiveTask
-	11, // 12: logdog.DeleteRequest.tasks:type_name -> logdog.ArchiveTask
-	2,  // 13: logdog.BatchRequest.Entry.register_stream:type_name -> logdog.RegisterStreamRequest
-	4,  // 14: logdog.BatchRequest.Entry.load_stream:type_name -> logdog.LoadStreamRequest
-	6,  // 15: logdog.BatchRequest.Entry.terminate_stream:type_name -> logdog.TerminateStreamRequest
-	7,  // 16: logdog.BatchRequest.Entry.archive_stream:type_name -> logdog.ArchiveStreamRequest
-	0,  // 17: logdog.BatchResponse.Entry.err:type_name -> logdog.Error
-	3,  // 18: logdog.BatchResponse.Entry.register_stream:type_name -> logdog.RegisterStreamResponse
-	5,  // 19: logdog.BatchResponse.Entry.load_stream:type_name -> logdog.LoadStreamResponse
-	2,  // 20: logdog.Services.RegisterStream:input_type -> logdog.RegisterStreamRequest
-	4,  // 21: logdog.Services.LoadStream:input_type -> logdog.LoadStreamRequest
-	6,  // 22: logdog.Services.TerminateStream:input_type -> logdog.TerminateStreamRequest
-	7,  // 23: logdog.Services.ArchiveStream:input_type -> logdog.ArchiveStreamRequest
-	9,  // 24: logdog.Services.Batch:input_type -> logdog.BatchRequest
-	12, // 25: logdog.Services.LeaseArchiveTasks:input_type -> logdog.LeaseRequest
-	14, // 26: logdog.Services.DeleteArchiveTasks:input_type -> logdog.DeleteRequest
-	3,  // 27: logdog.Services.RegisterStream:output_type -> logdog.RegisterStreamResponse
-	5,  // 28: logdog.Services.LoadStream:output_type -> logdog.LoadStreamResponse
-	18, // 29: logdog.Services.TerminateStream:output_type -> google.protobuf.Empty
-	18, // 30: logdog.Services.ArchiveStream:output_type -> google.protobuf.Empty
-	10, // 31: logdog.Services.Batch:output_type -> logdog.BatchResponse
-	13, // 32: logdog.Services.LeaseArchiveTasks:output_type -> logdog.LeaseResponse
-	18, // 33: logdog.Services.DeleteArchiveTasks:output_type -> google.protobuf.Empty
-	27, // [27:34] is the sub-list for method output_type
-	20, // [20:27] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	17, // 0: logdog.RegisterStreamRequest.ended:type_name -> logpb.StreamEnd
+	1,  // 1: logdog.RegisterStreamResponse.state:type_name -> logdog.InternalLogStreamState
+	0,  // 2: logdog.RegisterStreamResponse.error:type_name -> logdog.Error
+	1,  // 3: logdog.LoadStreamResponse.state:type_name -> logdog.InternalLogStreamState
+	18, // 4: logdog.LoadStreamResponse.age:type_name -> google.protobuf.Duration
+	18, // 5: logdog.LoadStreamResponse.terminated_age:type_name -> google.protobuf.Duration
+	17, // 6: logdog.TerminateStreamRequest.ended:type_name -> logpb.StreamEnd
+	8,  // 7: logdog.ArchiveStreamRequest.missing:type_name -> logdog.MissingRange
+	15, // 8: logdog.BatchRequest.req:type_name -> logdog.BatchRequest.Entry
+	16, // 9: logdog.BatchResponse.resp:type_name -> logdog.BatchResponse.Entry
+	18, // 10: logdog.ArchiveTask.retry_after:type_name -> google.protobuf.Duration
+	18, // 11: logdog.LeaseRequest.lease_time:type_name -> google.protobuf.Duration
+	18, // 12: logdog.LeaseRequest.wait:type_name -> google.protobuf.Duration
+	11, // 13: logdog.LeaseResponse.tasks:type_name -> logdog.ArchiveTask
+	11, // 14: logdog.DeleteRequest.tasks:type_name -> logdog.ArchiveTask
+	2,  // 15: logdog.BatchRequest.Entry.register_stream:type_name -> logdog.RegisterStreamRequest
+	4,  // 16: logdog.BatchRequest.Entry.load_stream:type_name -> logdog.LoadStreamRequest
+	6,  // 17: logdog.BatchRequest.Entry.terminate_stream:type_name -> logdog.TerminateStreamRequest
+	7,  // 18: logdog.BatchRequest.Entry.archive_stream:type_name -> logdog.ArchiveStreamRequest
+	0,  // 19: logdog.BatchResponse.Entry.err:type_name -> logdog.Error
+	3,  // 20: logdog.BatchResponse.Entry.register_stream:type_name -> logdog.RegisterStreamResponse
+	5,  // 21: logdog.BatchResponse.Entry.load_stream:type_name -> logdog.LoadStreamResponse
+	2,  // 22: logdog.Services.RegisterStream:input_type -> logdog.RegisterStreamRequest
+	4,  // 23: logdog.Services.LoadStream:input_type -> logdog.LoadStreamRequest
+	6,  // 24: logdog.Services.TerminateStream:input_type -> logdog.TerminateStreamRequest
+	7,  // 25: logdog.Services.ArchiveStream:input_type -> logdog.ArchiveStreamRequest
+	9,  // 26: logdog.Services.Batch:input_type -> logdog.BatchRequest
+	12, // 27: logdog.Services.LeaseArchiveTasks:input_type -> logdog.LeaseRequest
+	14, // 28: logdog.Services.DeleteArchiveTasks:input_type -> logdog.DeleteRequest
+	3,  // 29: logdog.Services.RegisterStream:output_type -> logdog.RegisterStreamResponse
+	5,  // 30: logdog.Services.LoadStream:output_type -> logdog.LoadStreamResponse
+	19, // 31: logdog.Services.TerminateStream:output_type -> google.protobuf.Empty
+	19, // 32: logdog.Services.ArchiveStream:output_type -> google.protobuf.Empty
+	10, // 33: logdog.Services.Batch:output_type -> logdog.BatchResponse
+	13, // 34: logdog.Services.LeaseArchiveTasks:output_type -> logdog.LeaseResponse
+	19, // 35: logdog.Services.DeleteArchiveTasks:output_type -> google.protobuf.Empty
+	29, // [29:36] is the sub-list for method output_type
+	22, // [22:29] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_logdog_services_proto_init() }

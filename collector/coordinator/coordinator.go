@@ -11,6 +11,7 @@ package coordinator
 import (
 	"context"
 
+	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
@@ -38,6 +39,8 @@ type LogStreamState struct {
 	TerminalIndex types.MessageIndex
 	// TerminalEmpty says that the stream ended without a single entry; TerminalIndex is then less than zero.
 	TerminalEmpty bool
+	// Ended is how the stream ended, in a registration; nil if there is nothing to say.
+	Ended *logpb.StreamEnd
 
 	// Archived and Purged are set by the Coordinator: data that comes now is late.
 	Archived bool
@@ -57,6 +60,8 @@ type TerminateRequest struct {
 	// TerminalIndex is the index of the last entry, at least zero unless TerminalEmpty is set.
 	TerminalIndex types.MessageIndex
 	TerminalEmpty bool
+	// Ended is how the stream ended; nil if there is nothing to say.
+	Ended *logpb.StreamEnd
 	// Secret is the prefix secret.
 	Secret types.PrefixSecret
 }

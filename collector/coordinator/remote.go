@@ -25,6 +25,7 @@ func (r *remote) RegisterStream(ctx context.Context, s *LogStreamState, desc []b
 		Desc:          desc,
 		TerminalIndex: max(-1, int64(s.TerminalIndex)),
 		TerminalEmpty: s.TerminalEmpty,
+		Ended:         s.Ended,
 	}
 	resp, err := r.services.RegisterStream(ctx, req)
 	if err != nil {
@@ -63,6 +64,7 @@ func (r *remote) TerminateStream(ctx context.Context, t *TerminateRequest) error
 		Secret:        t.Secret,
 		TerminalIndex: int64(t.TerminalIndex),
 		TerminalEmpty: t.TerminalEmpty,
+		Ended:         t.Ended,
 	}
 	_, err := r.services.TerminateStream(ctx, req)
 	return failure(err)

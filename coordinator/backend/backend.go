@@ -68,6 +68,8 @@ type Registration struct {
 	Descriptor []byte
 	// End is the end of the stream, if it is known already.
 	End state.End
+	// Note is what there is to say of it.
+	Note state.Note
 }
 
 // Register registers a stream, or returns the one that is registered; then nothing changes, whatever else the registration says.
@@ -120,7 +122,7 @@ func (b *Backend) add(tx state.Tx, id types.StreamID, r Registration) (*state.St
 	}
 	due := now.Add(b.policy.OpenLimit)
 	if r.End.Known {
-		if _, err := s.Terminate(now, r.End); err != nil {
+		if _, err := s.Terminate(now, r.End, r.Note); err != nil {
 			return nil, err
 		}
 		due = now.Add(b.policy.Settle)
@@ -132,7 +134,7 @@ func (b *Backend) add(tx state.Tx, id types.StreamID, r Registration) (*state.St
 }
 
 // Terminate records the end of a stream.
-func (b *Backend) Terminate(ctx context.Context, project types.Project, id types.StreamID, secret types.PrefixSecret, end state.End) error {
+func (b *Backend) Terminate(ctx context.Context, project types.Project, id types.StreamID, secret types.PrefixSecret, end state.End, note state.Note) error {
 	return b.store.Update(ctx, func(tx state.Tx) error {
 		s, err := tx.Stream(project, id)
 		if err != nil {
@@ -142,7 +144,7 @@ func (b *Backend) Terminate(ctx context.Context, project types.Project, id types
 			return err
 		}
 		now := clock()
-		changed, err := s.Terminate(now, end)
+		changed, err := s.Terminate(now, end, note)
 		if err != nil || !changed {
 			return err
 		}

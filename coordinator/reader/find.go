@@ -231,6 +231,9 @@ func streamState(s *state.Stream, next types.MessageIndex) daybookv1.StreamState
 
 // endReason says why a stream ended that did not end by itself.
 func endReason(s *state.Stream) string {
+	if s.EndReason != "" {
+		return s.EndReason
+	}
 	if s.Archived() && !s.End.Known {
 		return "the end was never reported"
 	}

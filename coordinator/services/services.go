@@ -78,6 +78,7 @@ func (s *Service) registerStream(ctx context.Context, r *logdog.RegisterStreamRe
 	case r.GetTerminalIndex() >= 0:
 		reg.End = state.End{Known: true, Index: types.MessageIndex(r.GetTerminalIndex())}
 	}
+	reg.Note = note(r.GetEnded())
 	stream, err := s.backend.Register(ctx, reg)
 	if err != nil {
 		return nil, err
@@ -105,8 +106,10 @@ func (s *Service) terminateStream(ctx context.Context, r *logdog.TerminateStream
 	if err != nil {
 		return err
 	}
-	return s.backend.Terminate(ctx, project, id, r.GetSecret(), end)
+	return s.backend.Terminate(ctx, project, id, r.GetSecret(), end, note(r.GetEnded()))
 }
+
+func note(e *logpb.StreamEnd) state.Note { return state.Note{Reason: e.GetReason(), Tags: e.GetTags()} }
 
 // LoadStream returns the state of a stream.
 func (s *Service) LoadStream(ctx context.Context, r *logdog.LoadStreamRequest) (*logdog.LoadStreamResponse, error) {

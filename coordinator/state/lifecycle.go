@@ -2,21 +2,34 @@ package state
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
 // maxIndex keeps the arithmetic of ranges from overflowing.
 const maxIndex = math.MaxInt64 - 2
 
+const (
+	// maxReason is the most bytes of an end's reason that are kept.
+	maxReason = 1 << 10
+	// maxEndTags is how many tags an end may bring.
+	maxEndTags = 16
+)
+
 // Terminate records the reported end of the stream. It reports whether that changed anything: the same end may be reported again,
 // another one is refused.
 //
 // A stream that was archived before its end was known takes the end too, and is judged anew.
-func (s *Stream) Terminate(now time.Time, end End) (changed bool, err error) {
+func (s *Stream) Terminate(now time.Time, end End, note Note) (changed bool, err error) {
 	if !end.Known || end.Index < -1 || end.Index > maxIndex {
 		return false, fault.New(fault.Invalid, "terminal index %d is not an index", end.Index)
 	}
@@ -26,7 +39,10 @@ func (s *Stream) Terminate(now time.Time, end End) (changed bool, err error) {
 		}
 		return false, nil
 	}
-	s.End = end
+	if err := s.addTags(note.Tags); err != nil {
+		return false, err
+	}
+	s.End, s.EndReason = end, clip(note.Reason)
 	s.Updated = now
 	if s.Archived() {
 		s.judge()
@@ -35,6 +51,39 @@ func (s *Stream) Terminate(now time.Time, end End) (changed bool, err error) {
 	s.Phase = Terminated
 	s.Ended = now
 	return true, nil
+}
+
+// addTags adds tags to the descriptor. What is no tag, or more than a stream takes, is left out: it is no reason to refuse the end.
+func (s *Stream) addTags(tags map[string]string) error {
+	if len(tags) == 0 {
+		return nil
+	}
+	d := new(logpb.LogStreamDescriptor)
+	if err := proto.Unmarshal(s.Descriptor, d); err != nil {
+		return fault.New(fault.Internal, "descriptor of stream %s: %w", s.ID, err)
+	}
+	if d.Tags == nil {
+		d.Tags = make(map[string]string, len(tags))
+	}
+	added := 0
+	for _, k := range slices.Sorted(maps.Keys(tags)) {
+		if _, ok := d.Tags[k]; ok || types.ValidateTag(k, tags[k]) != nil || added == maxEndTags {
+			continue
+		}
+		d.Tags[k] = tags[k]
+		added++
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(d)
+	s.Descriptor = raw
+	return err
+}
+
+// clip shortens a reason, at the end of a character.
+func clip(reason string) string {
+	if len(reason) <= maxReason {
+		return strings.ToValidUTF8(reason, "")
+	}
+	return strings.ToValidUTF8(reason[:maxReason], "")
 }
 
 // SetArchive records that the stream is archived. Whether it is complete is decided here, by the reported end and by what the

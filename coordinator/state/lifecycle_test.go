@@ -1,14 +1,19 @@
 package state
 
 import (
+	"bytes"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
@@ -19,18 +24,51 @@ func known(i types.MessageIndex) End { return End{Known: true, Index: i} }
 func TestTerminate(t *testing.T) {
 	s := new(Stream)
 	for _, bad := range []End{{}, known(-2), known(math.MaxInt64)} {
-		if changed, err := s.Terminate(t0, bad); changed || !fault.Is(err, fault.Invalid) {
+		if changed, err := s.Terminate(t0, bad, Note{}); changed || !fault.Is(err, fault.Invalid) {
 			t.Errorf("Terminate(%v) = %v, %v", bad, changed, err)
 		}
 	}
-	if changed, err := s.Terminate(t0, known(4)); !changed || err != nil || s.Phase != Terminated || !s.Ended.Equal(t0) {
+	if changed, err := s.Terminate(t0, known(4), Note{}); !changed || err != nil || s.Phase != Terminated || !s.Ended.Equal(t0) {
 		t.Errorf("Terminate: %v, %v, %+v", changed, err, s)
 	}
-	if changed, err := s.Terminate(t0.Add(time.Hour), known(4)); changed || err != nil || !s.Ended.Equal(t0) {
+	if changed, err := s.Terminate(t0.Add(time.Hour), known(4), Note{}); changed || err != nil || !s.Ended.Equal(t0) {
 		t.Errorf("the same end again: %v, %v, %+v", changed, err, s)
 	}
-	if changed, err := s.Terminate(t0, known(5)); changed || !fault.Is(err, fault.Precondition) {
+	if changed, err := s.Terminate(t0, known(5), Note{}); changed || !fault.Is(err, fault.Precondition) {
 		t.Errorf("another end: %v, %v", changed, err)
+	}
+}
+
+func TestTerminateWithNote(t *testing.T) {
+	raw := func(tags map[string]string) []byte {
+		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&logpb.LogStreamDescriptor{Name: "a", Tags: tags})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	s := &Stream{Descriptor: raw(map[string]string{"there": "stays"})}
+	tags := map[string]string{"there": "goes", "new": "1", "not a tag": "2"}
+	if _, err := s.Terminate(t0, known(4), Note{Reason: strings.Repeat("é", maxReason), Tags: tags}); err != nil {
+		t.Fatal(err)
+	}
+	if want := raw(map[string]string{"there": "stays", "new": "1"}); !bytes.Equal(s.Descriptor, want) {
+		t.Errorf("descriptor %q, want %q", s.Descriptor, want)
+	}
+	if len(s.EndReason) != maxReason || !utf8.ValidString(s.EndReason) {
+		t.Errorf("reason of %d bytes", len(s.EndReason))
+	}
+	many := &Stream{}
+	tags = make(map[string]string)
+	for i := range 100 {
+		tags[fmt.Sprint("t", i)] = ""
+	}
+	if _, err := many.Terminate(t0, known(4), Note{Tags: tags}); err != nil {
+		t.Fatal(err)
+	}
+	var d logpb.LogStreamDescriptor
+	if err := proto.Unmarshal(many.Descriptor, &d); err != nil || len(d.GetTags()) != maxEndTags {
+		t.Errorf("%d tags, %v", len(d.GetTags()), err)
 	}
 }
 
@@ -119,7 +157,7 @@ func TestLateEnd(t *testing.T) {
 		if s.LastIndex() != 3 {
 			t.Errorf("LastIndex = %d", s.LastIndex())
 		}
-		if changed, err := s.Terminate(t0, known(test.end)); !changed || err != nil {
+		if changed, err := s.Terminate(t0, known(test.end), Note{}); !changed || err != nil {
 			t.Fatal(changed, err)
 		}
 		if s.Phase != test.phase || s.LastIndex() != test.end || !cmp.Equal(s.Missing, test.want) {

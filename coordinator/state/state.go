@@ -10,7 +10,7 @@
 //		if err != nil {
 //			return err
 //		}
-//		if _, err := s.Terminate(now, end); err != nil {
+//		if _, err := s.Terminate(now, end, note); err != nil {
 //			return err
 //		}
 //		return tx.PutStream(s)
@@ -69,6 +69,14 @@ type End struct {
 	Index types.MessageIndex
 }
 
+// Note is what else the producer reported about the end.
+type Note struct {
+	// Reason is empty for a stream that ended by itself.
+	Reason string
+	// Tags join those of the descriptor; those that are there stay.
+	Tags map[string]string
+}
+
 // Range is a range of missing indices, both ends included.
 type Range struct {
 	First types.MessageIndex `json:"first"`
@@ -98,12 +106,14 @@ type Stream struct {
 	ID           types.StreamID
 	Name         types.StreamName
 	ProtoVersion string
-	// Descriptor is the serialized descriptor as registered.
+	// Descriptor is the serialized descriptor as registered, with the tags that its end brought.
 	Descriptor       []byte
 	Created, Updated time.Time
 
 	Phase Phase
 	End   End
+	// EndReason says why the stream ended, if it did not end by itself.
+	EndReason string
 	// Ended is when the end was reported, or when a stream was archived whose end never was.
 	Ended time.Time
 	// Archive is zero until the stream is archived.

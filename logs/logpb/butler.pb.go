@@ -181,6 +181,61 @@ func (x *ButlerMetadata) GetProtoVersion() string {
 	return ""
 }
 
+// StreamEnd says how a stream ended, when there is more to say than where.
+type StreamEnd struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why, if it did not end by itself. At most 1,024 bytes count.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Tags that were not known when the stream was registered. They join the descriptor's; those that are there stay.
+	Tags          map[string]string `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamEnd) Reset() {
+	*x = StreamEnd{}
+	mi := &file_logpb_butler_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamEnd) ProtoMessage() {}
+
+func (x *StreamEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_logpb_butler_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamEnd.ProtoReflect.Descriptor instead.
+func (*StreamEnd) Descriptor() ([]byte, []int) {
+	return file_logpb_butler_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *StreamEnd) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *StreamEnd) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
 // ButlerLogBundle is the second frame: entries of any number of streams of one prefix.
 type ButlerLogBundle struct {
 	state            protoimpl.MessageState   `protogen:"open.v1"`
@@ -196,7 +251,7 @@ type ButlerLogBundle struct {
 
 func (x *ButlerLogBundle) Reset() {
 	*x = ButlerLogBundle{}
-	mi := &file_logpb_butler_proto_msgTypes[1]
+	mi := &file_logpb_butler_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -208,7 +263,7 @@ func (x *ButlerLogBundle) String() string {
 func (*ButlerLogBundle) ProtoMessage() {}
 
 func (x *ButlerLogBundle) ProtoReflect() protoreflect.Message {
-	mi := &file_logpb_butler_proto_msgTypes[1]
+	mi := &file_logpb_butler_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -221,7 +276,7 @@ func (x *ButlerLogBundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ButlerLogBundle.ProtoReflect.Descriptor instead.
 func (*ButlerLogBundle) Descriptor() ([]byte, []int) {
-	return file_logpb_butler_proto_rawDescGZIP(), []int{1}
+	return file_logpb_butler_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ButlerLogBundle) GetDeprecatedSource() string {
@@ -280,14 +335,16 @@ type ButlerLogBundle_Entry struct {
 	TerminalEmpty bool `protobuf:"varint,1000,opt,name=terminal_empty,json=terminalEmpty,proto3" json:"terminal_empty,omitempty"`
 	// With neither logs nor terminal: the stream was opened and is to be registered, so that it can be found before its
 	// first byte. Readers that do not know the field drop such an entry, which is harmless.
-	Announce      bool `protobuf:"varint,1001,opt,name=announce,proto3" json:"announce,omitempty"`
+	Announce bool `protobuf:"varint,1001,opt,name=announce,proto3" json:"announce,omitempty"`
+	// With terminal.
+	Ended         *StreamEnd `protobuf:"bytes,1002,opt,name=ended,proto3" json:"ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ButlerLogBundle_Entry) Reset() {
 	*x = ButlerLogBundle_Entry{}
-	mi := &file_logpb_butler_proto_msgTypes[2]
+	mi := &file_logpb_butler_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +356,7 @@ func (x *ButlerLogBundle_Entry) String() string {
 func (*ButlerLogBundle_Entry) ProtoMessage() {}
 
 func (x *ButlerLogBundle_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_logpb_butler_proto_msgTypes[2]
+	mi := &file_logpb_butler_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +369,7 @@ func (x *ButlerLogBundle_Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ButlerLogBundle_Entry.ProtoReflect.Descriptor instead.
 func (*ButlerLogBundle_Entry) Descriptor() ([]byte, []int) {
-	return file_logpb_butler_proto_rawDescGZIP(), []int{1, 0}
+	return file_logpb_butler_proto_rawDescGZIP(), []int{2, 0}
 }
 
 func (x *ButlerLogBundle_Entry) GetDesc() *LogStreamDescriptor {
@@ -364,6 +421,13 @@ func (x *ButlerLogBundle_Entry) GetAnnounce() bool {
 	return false
 }
 
+func (x *ButlerLogBundle_Entry) GetEnded() *StreamEnd {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
 var File_logpb_butler_proto protoreflect.FileDescriptor
 
 const file_logpb_butler_proto_rawDesc = "" +
@@ -379,14 +443,20 @@ const file_logpb_butler_proto_rawDesc = "" +
 	"\vCompression\x12\b\n" +
 	"\x04NONE\x10\x00\x12\b\n" +
 	"\x04ZLIB\x10\x01\x12\t\n" +
-	"\x04ZSTD\x10\xe8\a\"\x99\x04\n" +
+	"\x04ZSTD\x10\xe8\a\"\x8c\x01\n" +
+	"\tStreamEnd\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12.\n" +
+	"\x04tags\x18\x02 \x03(\v2\x1a.logpb.StreamEnd.TagsEntryR\x04tags\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\x04\n" +
 	"\x0fButlerLogBundle\x12+\n" +
 	"\x11deprecated_source\x18\x01 \x01(\tR\x10deprecatedSource\x128\n" +
 	"\ttimestamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\ttimestamp\x126\n" +
 	"\aentries\x18\x03 \x03(\v2\x1c.logpb.ButlerLogBundle.EntryR\aentries\x12\x18\n" +
 	"\aproject\x18\x04 \x01(\tR\aproject\x12\x16\n" +
 	"\x06prefix\x18\x05 \x01(\tR\x06prefix\x12\x16\n" +
-	"\x06secret\x18\x06 \x01(\fR\x06secret\x1a\x9c\x02\n" +
+	"\x06secret\x18\x06 \x01(\fR\x06secret\x1a\xc5\x02\n" +
 	"\x05Entry\x12.\n" +
 	"\x04desc\x18\x01 \x01(\v2\x1a.logpb.LogStreamDescriptorR\x04desc\x126\n" +
 	"\x17deprecated_entry_secret\x18\x02 \x01(\fR\x15deprecatedEntrySecret\x12\x1a\n" +
@@ -394,7 +464,8 @@ const file_logpb_butler_proto_rawDesc = "" +
 	"\x0eterminal_index\x18\x04 \x01(\x04R\rterminalIndex\x12#\n" +
 	"\x04logs\x18\x05 \x03(\v2\x0f.logpb.LogEntryR\x04logs\x12&\n" +
 	"\x0eterminal_empty\x18\xe8\a \x01(\bR\rterminalEmpty\x12\x1b\n" +
-	"\bannounce\x18\xe9\a \x01(\bR\bannounceB+Z)github.com/daybook-dev/daybook/logs/logpbb\x06proto3"
+	"\bannounce\x18\xe9\a \x01(\bR\bannounce\x12'\n" +
+	"\x05ended\x18\xea\a \x01(\v2\x10.logpb.StreamEndR\x05endedB+Z)github.com/daybook-dev/daybook/logs/logpbb\x06proto3"
 
 var (
 	file_logpb_butler_proto_rawDescOnce sync.Once
@@ -409,29 +480,33 @@ func file_logpb_butler_proto_rawDescGZIP() []byte {
 }
 
 var file_logpb_butler_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_logpb_butler_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_logpb_butler_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_logpb_butler_proto_goTypes = []any{
 	(ButlerMetadata_ContentType)(0), // 0: logpb.ButlerMetadata.ContentType
 	(ButlerMetadata_Compression)(0), // 1: logpb.ButlerMetadata.Compression
 	(*ButlerMetadata)(nil),          // 2: logpb.ButlerMetadata
-	(*ButlerLogBundle)(nil),         // 3: logpb.ButlerLogBundle
-	(*ButlerLogBundle_Entry)(nil),   // 4: logpb.ButlerLogBundle.Entry
-	(*timestamppb.Timestamp)(nil),   // 5: google.protobuf.Timestamp
-	(*LogStreamDescriptor)(nil),     // 6: logpb.LogStreamDescriptor
-	(*LogEntry)(nil),                // 7: logpb.LogEntry
+	(*StreamEnd)(nil),               // 3: logpb.StreamEnd
+	(*ButlerLogBundle)(nil),         // 4: logpb.ButlerLogBundle
+	nil,                             // 5: logpb.StreamEnd.TagsEntry
+	(*ButlerLogBundle_Entry)(nil),   // 6: logpb.ButlerLogBundle.Entry
+	(*timestamppb.Timestamp)(nil),   // 7: google.protobuf.Timestamp
+	(*LogStreamDescriptor)(nil),     // 8: logpb.LogStreamDescriptor
+	(*LogEntry)(nil),                // 9: logpb.LogEntry
 }
 var file_logpb_butler_proto_depIdxs = []int32{
 	0, // 0: logpb.ButlerMetadata.type:type_name -> logpb.ButlerMetadata.ContentType
 	1, // 1: logpb.ButlerMetadata.compression:type_name -> logpb.ButlerMetadata.Compression
-	5, // 2: logpb.ButlerLogBundle.timestamp:type_name -> google.protobuf.Timestamp
-	4, // 3: logpb.ButlerLogBundle.entries:type_name -> logpb.ButlerLogBundle.Entry
-	6, // 4: logpb.ButlerLogBundle.Entry.desc:type_name -> logpb.LogStreamDescriptor
-	7, // 5: logpb.ButlerLogBundle.Entry.logs:type_name -> logpb.LogEntry
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	5, // 2: logpb.StreamEnd.tags:type_name -> logpb.StreamEnd.TagsEntry
+	7, // 3: logpb.ButlerLogBundle.timestamp:type_name -> google.protobuf.Timestamp
+	6, // 4: logpb.ButlerLogBundle.entries:type_name -> logpb.ButlerLogBundle.Entry
+	8, // 5: logpb.ButlerLogBundle.Entry.desc:type_name -> logpb.LogStreamDescriptor
+	9, // 6: logpb.ButlerLogBundle.Entry.logs:type_name -> logpb.LogEntry
+	3, // 7: logpb.ButlerLogBundle.Entry.ended:type_name -> logpb.StreamEnd
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_logpb_butler_proto_init() }
@@ -446,7 +521,7 @@ func file_logpb_butler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_logpb_butler_proto_rawDesc), len(file_logpb_butler_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   3,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

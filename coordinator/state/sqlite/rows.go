@@ -15,7 +15,7 @@ const (
 	prefixColumns = `p.seq, p.project, p.prefix, p.realm, p.secret, p.op_nonce, p.source, p.created, p.expires`
 	streamColumns = prefixColumns + `, s.seq, s.id, s.name, s.proto_version, s.descriptor, s.created, s.updated, s.phase, s.end_index,
 		s.ended, s.purged, s.archived, s.stream_url, s.stream_size, s.index_url, s.index_size, s.archived_index, s.entry_count,
-		s.content_size, s.lines, s.missing`
+		s.content_size, s.lines, s.missing, s.end_reason`
 	taskColumns = streamColumns + `, t.seq, t.kind, t.available, t.lease_end, t.attempts, t.failures, t.last_error, t.dead`
 )
 
@@ -38,7 +38,7 @@ func streamTargets(s *state.Stream) (targets []any, done func() error) {
 	a := &s.Archive
 	targets = append(targets, &s.Seq, &s.ID, &s.Name, &s.ProtoVersion, &s.Descriptor, instant{&s.Created}, instant{&s.Updated},
 		&s.Phase, &end, instant{&s.Ended}, instant{&s.Purged}, instant{&a.At}, &a.StreamURL, &a.StreamSize, &a.IndexURL, &a.IndexSize,
-		&a.LastIndex, &a.EntryCount, &a.ContentSize, &a.Lines, &missing)
+		&a.LastIndex, &a.EntryCount, &a.ContentSize, &a.Lines, &missing, &s.EndReason)
 	return targets, func() error {
 		if end.Valid {
 			s.End = state.End{Known: true, Index: types.MessageIndex(end.Int64)}

@@ -60,11 +60,11 @@ func (t *tx) AddStream(s *state.Stream) error {
 	if err == nil {
 		a := &s.Archive
 		s.Seq, err = t.change(`INSERT INTO streams (project, id, prefix, name, proto_version, descriptor, created, updated, phase, end_index,
-			ended, purged, archived, stream_url, stream_size, index_url, index_size, archived_index, entry_count, content_size, lines, missing)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			ended, purged, archived, stream_url, stream_size, index_url, index_size, archived_index, entry_count, content_size, lines, missing, end_reason)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			string(s.Prefix.Project), string(s.ID), s.Prefix.Seq, string(s.Name), s.ProtoVersion, blob(s.Descriptor), micros(s.Created),
 			micros(s.Updated), int(s.Phase), endIndex(s.End), micros(s.Ended), micros(s.Purged), micros(a.At), a.StreamURL, a.StreamSize,
-			a.IndexURL, a.IndexSize, int64(a.LastIndex), a.EntryCount, a.ContentSize, a.Lines, missing)
+			a.IndexURL, a.IndexSize, int64(a.LastIndex), a.EntryCount, a.ContentSize, a.Lines, missing, s.EndReason)
 	}
 	t.changed = append(t.changed, streamKey{s.Prefix.Project, s.ID})
 	return wrap(err, "add stream %s of project %s", s.ID, s.Prefix.Project)
@@ -75,10 +75,11 @@ func (t *tx) PutStream(s *state.Stream) error {
 	if err == nil {
 		a := &s.Archive
 		_, err = t.change(`UPDATE streams SET updated = ?, phase = ?, end_index = ?, ended = ?, purged = ?, archived = ?, stream_url = ?,
-			stream_size = ?, index_url = ?, index_size = ?, archived_index = ?, entry_count = ?, content_size = ?, lines = ?, missing = ?
+			stream_size = ?, index_url = ?, index_size = ?, archived_index = ?, entry_count = ?, content_size = ?, lines = ?, missing = ?,
+			descriptor = ?, end_reason = ?
 			WHERE seq = ?`,
 			micros(s.Updated), int(s.Phase), endIndex(s.End), micros(s.Ended), micros(s.Purged), micros(a.At), a.StreamURL,
-			a.StreamSize, a.IndexURL, a.IndexSize, int64(a.LastIndex), a.EntryCount, a.ContentSize, a.Lines, missing, s.Seq)
+			a.StreamSize, a.IndexURL, a.IndexSize, int64(a.LastIndex), a.EntryCount, a.ContentSize, a.Lines, missing, blob(s.Descriptor), s.EndReason, s.Seq)
 	}
 	t.changed = append(t.changed, streamKey{s.Prefix.Project, s.ID})
 	return wrap(err, "change stream %s of project %s", s.ID, s.Prefix.Project)

@@ -12,9 +12,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
@@ -124,7 +126,13 @@ func roundTrip(t *testing.T, f *fixture) {
 	}
 	check()
 
-	if _, err := s.Terminate(now.Add(time.Second), state.End{Known: true, Index: 9}); err != nil {
+	raw, err := proto.Marshal(&logpb.LogStreamDescriptor{Name: "stdout"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Descriptor = raw
+	note := state.Note{Reason: "killed", Tags: map[string]string{"k": "v"}}
+	if _, err := s.Terminate(now.Add(time.Second), state.End{Known: true, Index: 9}, note); err != nil {
 		t.Fatal(err)
 	}
 	f.update(func(tx state.Tx) error { return tx.PutStream(s) })

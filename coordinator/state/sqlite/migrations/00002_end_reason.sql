@@ -1,0 +1,2 @@
+-- +goose Up
+ALTER TABLE streams ADD COLUMN end_reason TEXT NOT NULL DEFAULT '';
