@@ -58,11 +58,20 @@ func (c *client) authorize(ctx context.Context, fallback Claims, life time.Durat
 	if claims.Capability == 0 {
 		return nil, fault.New(fault.Internal, "the call needs claims in its context, to say which journal it is for")
 	}
+	return withToken(ctx, c.auth, claims, life)
+}
+
+// WithToken returns a context whose calls carry a token for the claims. It is for calls that NewClient knows nothing of.
+func WithToken(ctx context.Context, a Authorizer, claims Claims) (context.Context, error) {
+	return withToken(ctx, a, claims, callLife)
+}
+
+func withToken(ctx context.Context, a Authorizer, claims Claims, life time.Duration) (context.Context, error) {
 	if claims.Expires.IsZero() {
 		claims.Issued = time.Now()
 		claims.Expires = claims.Issued.Add(life)
 	}
-	token, err := c.auth.Authorize(ctx, claims)
+	token, err := a.Authorize(ctx, claims)
 	if err != nil {
 		return nil, err
 	}

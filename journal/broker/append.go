@@ -35,12 +35,7 @@ func (b *Broker) Append(stream grpc.ClientStreamingServer[protocol.AppendRequest
 
 	opening, err := stream.Recv()
 	if err == nil {
-		err = opening.Validate()
-	}
-	for _, set := range []proto.Message{opening.GetCheckRegisters(), opening.GetUnionRegisters(), opening.GetSubtractRegisters()} {
-		if err == nil {
-			err = checkSize("labels of the append", set)
-		}
+		err = checkOpening(opening)
 	}
 	if err != nil {
 		return err
@@ -58,10 +53,32 @@ func (b *Broker) Append(stream grpc.ClientStreamingServer[protocol.AppendRequest
 	return stream.SendAndClose(a.resp)
 }
 
+// checkOpening validates the first message of an append.
+func checkOpening(req *protocol.AppendRequest) error {
+	if err := req.Validate(); err != nil {
+		return err
+	}
+	if req.CheckRegisters != nil {
+		if err := checkSize("labels of the append", req.CheckRegisters); err != nil {
+			return err
+		}
+	}
+	for _, set := range []*protocol.LabelSet{req.UnionRegisters, req.SubtractRegisters} {
+		if set == nil {
+			continue
+		}
+		if err := checkSize("labels of the append", set); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // appending is an append on its way.
 type appending struct {
-	broker   *Broker
-	call     *call
+	broker *Broker
+	call   *call
+	// stream brings the content; nil if that is here already.
 	stream   grpc.ClientStreamingServer[protocol.AppendRequest, protocol.AppendResponse]
 	request  *protocol.AppendRequest
 	resp     *protocol.AppendResponse
@@ -79,7 +96,11 @@ func (a *appending) run(ctx context.Context) error {
 	if err != nil || a.resp.GetStatus() != protocol.Status_OK {
 		return err
 	}
-	if err := a.receive(ctx); err != nil || a.resp.GetStatus() != protocol.Status_OK {
+	take := a.receive
+	if a.stream == nil {
+		take = a.admit
+	}
+	if err := take(ctx); err != nil || a.resp.GetStatus() != protocol.Status_OK {
 		return err
 	}
 	union, subtract := a.request.GetUnionRegisters(), a.request.GetSubtractRegisters()

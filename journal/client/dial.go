@@ -33,10 +33,27 @@ type DialConfig struct {
 	Router pb.DispatchRouter
 }
 
-// Client is a routed client with its connections.
+// Client is a routed client. It makes small appends over streams that these share, with brokers that have them.
 type Client struct {
 	pb.RoutedJournalClient
-	conn *grpc.ClientConn
+	conn    *grpc.ClientConn // nil if it is the caller's.
+	streams *pipelines
+}
+
+// NewClient returns a client of the brokers behind a connection, which stays the caller's.
+func NewClient(conn grpc.ClientConnInterface, cfg DialConfig) *Client {
+	jc := pb.NewJournalClient(conn)
+	if cfg.Authorizer != nil {
+		jc = auth.NewClient(jc, cfg.Authorizer)
+	}
+	router := cfg.Router
+	if router == nil {
+		router = pb.NoopDispatchRouter{}
+	}
+	return &Client{
+		RoutedJournalClient: pb.NewRoutedJournalClient(jc, router),
+		streams:             newPipelines(pb.NewPipelineClient(conn), router, cfg.Authorizer),
+	}
 }
 
 // Dial returns a client of the brokers of which one is at endpoint: http://host:port, https://host:port or unix://localhost/path. It does
@@ -58,16 +75,18 @@ func Dial(endpoint pb.Endpoint, cfg DialConfig) (*Client, error) {
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "connect to %s: %w", endpoint, err)
 	}
-	jc := pb.NewJournalClient(conn)
-	if cfg.Authorizer != nil {
-		jc = auth.NewClient(jc, cfg.Authorizer)
-	}
-	router := cfg.Router
-	if router == nil {
-		router = pb.NoopDispatchRouter{}
-	}
-	return &Client{pb.NewRoutedJournalClient(jc, router), conn}, nil
+	c := NewClient(conn, cfg)
+	c.conn = conn
+	return c, nil
 }
 
-// Close closes the connections. Calls in flight fail.
-func (c *Client) Close() error { return c.conn.Close() }
+// Close closes the connections that Dial made. Calls in flight fail.
+func (c *Client) Close() error {
+	c.streams.close()
+	if c.conn == nil {
+		return nil
+	}
+	return c.conn.Close()
+}
+
+func (c *Client) pipelines() *pipelines { return c.streams }

@@ -215,8 +215,6 @@ func (q *queue) await(deps OpFutures) error {
 	return nil
 }
 
-var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
-
 // send makes one attempt.
 func (q *queue) send(p *AsyncAppend) (*pb.AppendResponse, error) {
 	buf := chunks.Get().(*[chunkSize]byte)
