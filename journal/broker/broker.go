@@ -56,7 +56,8 @@ type Config struct {
 	// Stores are where fragments go. They stay the caller's, who closes them after the broker. Without them all content stays
 	// with the engine.
 	Stores *store.Registry
-	// Scratch is a directory for files that are compressed on their way to a store; empty is the system's for such files.
+	// Scratch is a directory for files that are compressed on their way to a store. It is this broker's alone: what a crash left
+	// there is removed by New. Empty is the system's directory for such files.
 	Scratch string
 	// Logger takes reports; nil drops them.
 	Logger *slog.Logger
@@ -113,6 +114,9 @@ func New(_ context.Context, c Config) (*Broker, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := clearScratch(c.Scratch); err != nil {
+		return nil, fmt.Errorf("configure broker: %w", err)
 	}
 	b := &Broker{
 		engine: c.Engine,

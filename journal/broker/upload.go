@@ -8,7 +8,9 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -314,6 +316,28 @@ func (b *Broker) postfix(spec *engine.Spec, state *engine.State, f *engine.Store
 	return postfix
 }
 
+// scratchPrefix begins the names of temporary files.
+const scratchPrefix = "fragment-"
+
+// clearScratch removes the temporary files that a crash left.
+func clearScratch(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), scratchPrefix) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // packed is a fragment's file that can be uploaded.
 type packed struct {
 	store.Content
@@ -342,14 +366,20 @@ func (b *Broker) pack(ctx context.Context, journal protocol.Journal, f engine.Fr
 	}()
 	p.ReaderAt = raw
 	if f.Codec != protocol.CompressionCodec_NONE {
-		file, err := os.CreateTemp(b.scratch, "fragment-*")
+		file, err := os.CreateTemp(b.scratch, scratchPrefix+"*")
 		if err != nil {
 			return nil, fault.New(fault.Transient, "compress a fragment: %w", err)
 		}
+		// Where a file can be used without its name, nothing stays behind when the process is killed.
+		unnamed := os.Remove(file.Name()) == nil
 		closeContent := p.close
 		p.close = func() {
 			closeContent()
-			if err := errors.Join(file.Close(), os.Remove(file.Name())); err != nil {
+			err := file.Close()
+			if !unnamed {
+				err = errors.Join(err, os.Remove(file.Name()))
+			}
+			if err != nil {
 				b.logger.Warn("cannot remove a temporary file", "error", err)
 			}
 		}
