@@ -7,22 +7,29 @@
 //	err = b.Wait()     // everything was given to the output
 //	err = out.Close(ctx)
 //
+// # The end
+//
 // The end has one order: all streams have ended; the servers are closed and bring what they have; those streams end; the bundler
-// is flushed; every bundle was taken by the output; every callback saw its end. Cancelling the context ends all streams where
-// they are, and what was read until then still goes the same way.
+// is flushed; every bundle was taken by the output; every callback saw its end. Without a reason to hurry each step takes as long as
+// it takes.
+//
+// When the context ends, there is one: the servers are closed and bring what they have, what programs have written by then is read,
+// and then all streams end where they are. What was read goes the way of everything. Five seconds after the context, streams whose
+// readers still do not react are abandoned: a line at the end of text streams says so, and so does Wait. Callbacks that do not
+// return are not waited for either. An output whose SendBundle does not return holds Wait; its own context ends that, and what
+// it had spooled stays in its spool.
 //
 // A stream that is malformed, refused or panics ends alone. What the output lost is told by Wait.
 //
-// All methods are safe for concurrent use. The owner calls Wait, which waits for all goroutines.
+// All methods are safe for concurrent use. The owner calls Wait, which waits for all goroutines but those that are stuck in code that
+// is not the Butler's.
 package butler
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -52,20 +59,27 @@ type Butler struct {
 	// dispatch orders bundles: whoever holds it takes the next one and hands its entries to the callbacks.
 	dispatch sync.Mutex
 	senders  sync.WaitGroup
-	watchers sync.WaitGroup
+	// stopper is whoever carries out a shutdown.
+	stopper sync.WaitGroup
 
 	mu sync.Mutex
 	// changed is closed, and replaced, whenever something changes that is waited for.
 	changed   chan struct{}
 	activated bool
-	closing   bool // servers are closed as soon as they are added
-	finished  bool // no more streams
-	err       error
-	lost      LossError
-	names     names
-	callbacks []registration
-	servers   []StreamServer
-	// running and serving count the streams that are read and the servers that may still bring streams.
+	// stopping says that there is a shutdown; stopped, that no stream or server is waited for any more.
+	stopping, stopped bool
+	closing           bool // servers are closed as soon as they are added
+	finished          bool // no more streams
+	done              bool // nothing happens any more
+	err               error
+	lost              LossError
+	abandoned         AbandonedError
+	names             names
+	callbacks         []registration
+	servers           []StreamServer
+	// watchers are those whose callbacks have not seen the end.
+	watchers map[*watcher]struct{}
+	// running counts the streams that are read, serving the servers that may still bring streams and those that are being closed.
 	running, serving int
 }
 
@@ -89,6 +103,8 @@ func New(ctx context.Context, config Config) (*Butler, error) {
 		}),
 		changed: make(chan struct{}),
 		names:   newNames(),
+
+		watchers: make(map[*watcher]struct{}),
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
@@ -133,7 +149,15 @@ func (b *Butler) addStream(rc io.ReadCloser, d *logpb.LogStreamDescriptor) error
 		b.release(e)
 		return fault.Wrap(fault.Invalid, err)
 	}
-	go b.read(rc, s)
+	r := &reader{b: b, rc: rc, s: s}
+	b.mu.Lock()
+	e.reader = r
+	ending := b.names.ending
+	b.mu.Unlock()
+	if ending {
+		r.drain()
+	}
+	go b.read(e, r)
 	return nil
 }
 
@@ -157,98 +181,6 @@ func (b *Butler) describe(d *logpb.LogStreamDescriptor) (*logpb.LogStreamDescrip
 		d.Tags[k] = v
 	}
 	return d, fault.Wrap(fault.Invalid, logpb.ValidateDescriptor(d, false))
-}
-
-// read reads a stream to its end.
-func (b *Butler) read(rc io.ReadCloser, s *bundler.Stream) {
-	var once sync.Once
-	closeReader := func() {
-		once.Do(func() {
-			if err := rc.Close(); err != nil {
-				b.log.Debug("closing a stream", "stream", s.Name(), "error", err)
-			}
-		})
-	}
-	stop := context.AfterFunc(b.ctx, closeReader)
-	defer func() {
-		if r := recover(); r != nil {
-			b.log.Error("the reader of a stream panicked", "stream", s.Name(), "panic", r, "stack", string(debug.Stack()))
-		}
-		stop()
-		closeReader()
-		s.Close()
-		b.ended()
-	}()
-	for {
-		buf, err := s.Buffer(b.ctx)
-		if err != nil {
-			if b.ctx.Err() == nil {
-				b.log.Error("a stream ended early", "stream", s.Name(), "error", err)
-			}
-			return
-		}
-		n, err := rc.Read(buf)
-		s.Commit(n)
-		if err != nil {
-			if !errors.Is(err, io.EOF) && b.ctx.Err() == nil {
-				b.log.Warn("reading a stream", "stream", s.Name(), "error", err)
-			}
-			return
-		}
-	}
-}
-
-// ended notes that a stream is not read any more.
-func (b *Butler) ended() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.running--
-	b.broadcast()
-}
-
-// AddStreamServer adds a StreamServer to the Butler. It may be called anytime before or during Butler execution.
-//
-// After this call completes, the Butler assumes ownership of the StreamServer.
-func (b *Butler) AddStreamServer(streamServer StreamServer) {
-	b.mu.Lock()
-	closing := b.closing
-	if !b.finished {
-		b.serving++
-		if !closing {
-			b.servers = append(b.servers, streamServer)
-		}
-		go b.serve(streamServer)
-	}
-	b.mu.Unlock()
-	if closing {
-		streamServer.Close()
-	}
-}
-
-// serve takes the streams of a server until there are no more.
-func (b *Butler) serve(server StreamServer) {
-	defer func() {
-		if r := recover(); r != nil {
-			b.log.Error("a stream server panicked", "panic", r, "stack", string(debug.Stack()))
-			b.shutdown(fault.New(fault.Internal, "butler: a stream server panicked: %v", r))
-		}
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.serving--
-		b.broadcast()
-	}()
-	for {
-		rc, d := server.Next()
-		if rc == nil {
-			return
-		}
-		if err := b.AddStream(rc, d); err != nil {
-			b.log.Warn("a stream was refused", "error", err)
-			if err := rc.Close(); err != nil {
-				b.log.Debug("closing a refused stream", "error", err)
-			}
-		}
-	}
 }
 
 // Streams returns a sorted list of stream names that have been registered to the Butler.
@@ -287,47 +219,28 @@ func (b *Butler) Activate() {
 	b.broadcast()
 }
 
-// shutdown ends all streams. The first reason is the one that Wait returns.
-func (b *Butler) shutdown(err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.finished {
-		return
-	}
-	if b.err == nil {
-		b.err = err
-	}
-	b.activated = true
-	b.cancel()
-	b.broadcast()
-}
-
-// Wait blocks until the Butler instance has completed, returning with the Butler's return code: the reason of a shutdown, and a
-// *LossError if the output lost data. Further calls return the same.
+// Wait blocks until the Butler instance has completed, returning with the Butler's return code: the reason of a shutdown, an
+// *AbandonedError if streams did not end in time then, and a *LossError if the output lost data. Further calls return the same.
 func (b *Butler) Wait() error { return b.wait() }
 
 func (b *Butler) finish() error {
 	forever := context.Background() // shutdown ends what is waited for
-	_ = b.await(forever, func() bool { return b.activated && b.running == 0 })
-
-	b.mu.Lock()
-	b.closing = true
-	servers := b.servers
-	b.mu.Unlock()
-	var closers sync.WaitGroup
-	for _, s := range servers {
-		closers.Go(s.Close)
-	}
+	_ = b.await(forever, func() bool { return b.activated && (b.running == 0 || b.stopping) })
+	b.closeServers()
 	_ = b.await(forever, func() bool {
-		b.finished = b.serving == 0 && b.running == 0
+		b.finished = b.serving == 0 && b.running == 0 || b.stopped
 		return b.finished
 	})
-	closers.Wait()
-	b.unwatch()
-
 	b.bundler.Flush()
 	b.senders.Wait()
-	b.watchers.Wait()
+	_ = b.await(forever, func() bool { return len(b.watchers) == 0 })
+
+	b.mu.Lock()
+	b.done = true
+	b.broadcast()
+	b.mu.Unlock()
+	b.unwatch()
+	b.stopper.Wait()
 	b.cancel()
 	stats := b.config.Output.Stats()
 	b.log.Debug("the output is done", "bytes", stats.SentBytes, "messages", stats.SentMessages,

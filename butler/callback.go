@@ -3,6 +3,7 @@ package butler
 import (
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -88,8 +89,9 @@ const watcherBuffer = 1 << 20
 
 // watcher feeds the callback of one stream.
 type watcher struct {
-	b  *Butler
-	cb StreamChunkCallback
+	b      *Butler
+	stream *stream
+	cb     StreamChunkCallback
 	// wake receives when there is something to do.
 	wake chan struct{}
 
@@ -98,15 +100,20 @@ type watcher struct {
 	size   int
 	paused *bundler.Stream // to be resumed when the queue is empty
 	ended  bool
+	// called is when the callback was called that has not returned yet.
+	called time.Time
 }
 
 // watch starts a watcher, which drains the stream when its callback has seen the end.
 func (b *Butler) watch(cb StreamChunkCallback, e *stream) *watcher {
-	w := &watcher{b: b, cb: cb, wake: make(chan struct{}, 1)}
-	b.watchers.Go(func() {
+	w := &watcher{b: b, stream: e, cb: cb, wake: make(chan struct{}, 1)}
+	b.mu.Lock()
+	b.watchers[w] = struct{}{}
+	b.mu.Unlock()
+	go func() {
 		defer b.drain(e)
-		w.run(e)
-	})
+		w.run()
+	}()
 	return w
 }
 
@@ -114,6 +121,9 @@ func (b *Butler) watch(cb StreamChunkCallback, e *stream) *watcher {
 func (w *watcher) add(s *bundler.Stream, entries []*logpb.LogEntry) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.ended {
+		return // it was left
+	}
 	for _, e := range entries {
 		w.queue = append(w.queue, proto.CloneOf(e))
 		w.size += proto.Size(e)
@@ -157,16 +167,42 @@ func (w *watcher) resume() {
 	}
 }
 
-func (w *watcher) run(e *stream) {
+// busy returns for how long the callback has not returned.
+func (w *watcher) busy() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.called.IsZero() {
+		return 0
+	}
+	return time.Since(w.called)
+}
+
+// leave stops waiting for a callback that does not return. If it ever does, it gets what is queued, and its end.
+func (w *watcher) leave() {
+	w.mu.Lock()
+	w.ended = true
+	if w.paused != nil {
+		w.paused.Resume()
+		w.paused = nil
+	}
+	w.signal()
+	w.mu.Unlock()
+	w.b.log.Error("a callback does not return and was left behind", "stream", w.stream.name)
+	w.b.drain(w.stream)
+}
+
+func (w *watcher) run() {
 	broken := false
 	call := func(entry *logpb.LogEntry) {
 		if broken {
 			return
 		}
+		w.setCalled(time.Now())
+		defer w.setCalled(time.Time{})
 		defer func() {
 			if r := recover(); r != nil {
 				broken = true
-				w.b.log.Error("a callback panicked", "stream", e.name, "panic", r, "stack", string(debug.Stack()))
+				w.b.log.Error("a callback panicked", "stream", w.stream.name, "panic", r, "stack", string(debug.Stack()))
 			}
 		}()
 		w.cb(entry)
@@ -182,4 +218,10 @@ func (w *watcher) run(e *stream) {
 		}
 		w.resume()
 	}
+}
+
+func (w *watcher) setCalled(t time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.called = t
 }

@@ -14,14 +14,18 @@ type stream struct {
 	name types.StreamName
 	// watcher is nil if nobody watches the stream.
 	watcher *watcher
-	// drained says that its end was dispatched, and seen by its callback.
-	drained bool
+	// reader is nil before the stream is read, and when it has ended.
+	reader *reader
+	// ended says that it is not read any more; drained, that its end was dispatched, and seen by its callback.
+	ended, drained bool
 }
 
 // names are the streams of a Butler and the namespaces that take no more. The Butler's mutex guards it.
 type names struct {
 	streams map[types.StreamName]*stream
 	closed  map[types.StreamName]bool
+	// ending says that there are to be no more streams at all.
+	ending bool
 }
 
 func newNames() names {
@@ -29,6 +33,9 @@ func newNames() names {
 }
 
 func (n *names) add(name types.StreamName) (*stream, error) {
+	if n.ending {
+		return nil, fault.New(fault.Precondition, "the Butler is ending")
+	}
 	for _, ns := range name.Namespaces() {
 		if n.closed[ns] {
 			return nil, fault.New(fault.Precondition, "namespace %q is already closed", ns)
@@ -73,7 +80,7 @@ func (b *Butler) reserve(name types.StreamName) (*stream, error) {
 	return s, nil
 }
 
-// release gives up a name whose stream could not be started.
+// release gives up a name whose stream could not be started. Its callback sees the end.
 func (b *Butler) release(s *stream) {
 	if s.watcher != nil {
 		s.watcher.end()
@@ -89,6 +96,9 @@ func (b *Butler) release(s *stream) {
 func (b *Butler) drain(s *stream) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if s.watcher != nil {
+		delete(b.watchers, s.watcher)
+	}
 	s.drained = true
 	b.broadcast()
 }

@@ -2,10 +2,10 @@ package butler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/daybook-dev/daybook/butler/bundler"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -73,16 +73,8 @@ type LossError struct {
 }
 
 func (e *LossError) Error() string {
-	const most = 10
-	var names []string
-	for _, n := range e.Streams[:min(len(e.Streams), most)] {
-		names = append(names, string(n))
-	}
-	if more := len(e.Streams) - most; more > 0 {
-		names = append(names, fmt.Sprintf("and %d more", more))
-	}
 	return fmt.Sprintf("butler: %d bundles with %d entries of %d streams were lost (%s): %v",
-		e.Bundles, e.Entries, len(e.Streams), strings.Join(names, ", "), e.Err)
+		e.Bundles, e.Entries, len(e.Streams), some(e.Streams), e.Err)
 }
 
 // Unwrap returns the first of the reasons.
@@ -110,13 +102,23 @@ func (b *Butler) lose(u *bundler.Bundle, err error) {
 
 // result is what Wait returns. b.mu is held.
 func (b *Butler) result() error {
-	if b.lost.Bundles == 0 {
-		return b.err
+	var failures []error
+	if b.err != nil {
+		failures = append(failures, b.err)
 	}
-	loss := b.lost
-	loss.Streams = slices.Sorted(maps.Keys(loss.streams))
-	if b.err == nil {
-		return &loss
+	if len(b.abandoned.Streams) > 0 {
+		failures = append(failures, &AbandonedError{b.abandoned.Streams})
 	}
-	return fmt.Errorf("%w; %w", b.err, &loss)
+	if b.lost.Bundles > 0 {
+		loss := b.lost
+		loss.Streams = slices.Sorted(maps.Keys(loss.streams))
+		failures = append(failures, &loss)
+	}
+	switch len(failures) {
+	case 0:
+		return nil
+	case 1:
+		return failures[0]
+	}
+	return errors.Join(failures...)
 }

@@ -83,6 +83,16 @@ func (m *memory) get(s *Stream, class int) *block {
 	return b
 }
 
+// extra returns a block of the smallest size, whatever the limit.
+func (m *memory) extra() *block {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.used += minBlock
+	b := &block{data: make([]byte, minBlock), mem: m}
+	b.refs.Store(1)
+	return b
+}
+
 func (m *memory) put(b *block) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

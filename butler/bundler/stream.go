@@ -150,7 +150,7 @@ func (s *Stream) retire() {
 	s.tail = nil
 }
 
-// Commit says that the first n bytes of the buffer are data of the stream, and were read just now.
+// Commit says that the first n bytes of the buffer are data of the stream, and were read just now. After Abandon it does nothing.
 func (s *Stream) Commit(n int) {
 	if n == 0 {
 		return
@@ -167,37 +167,55 @@ func (s *Stream) Commit(n int) {
 	s.tailFill += n
 
 	s.mu.Lock()
-	if s.err != nil {
+	if s.err != nil || s.closed {
 		s.mu.Unlock()
 		seg.blk.release()
 		return
 	}
-	s.buffered.Add(int64(n))
+	s.push(seg)
+	s.mu.Unlock()
+	s.b.notify(s, n)
+}
+
+// push queues data. s.mu is held.
+func (s *Stream) push(seg segment) {
+	s.buffered.Add(int64(seg.hi - seg.lo))
 	if k := len(s.in) - 1; k >= 0 && s.in[k].blk == seg.blk && s.in[k].at == seg.at {
 		s.in[k].hi = seg.hi
 		seg.blk.release()
-	} else {
-		s.in = append(s.in, seg)
+		return
 	}
-	s.mu.Unlock()
-	s.b.notify(s, n)
+	s.in = append(s.in, seg)
 }
 
 // Close says that there is no more data. It may be called several times, by the caller of Buffer and Commit or after it is
 // done.
 func (s *Stream) Close() {
-	s.mu.Lock()
-	was := s.closed
-	s.closed = true
-	s.mu.Unlock()
-	if was {
-		return
-	}
 	if s.tail != nil {
 		s.tail.release()
 		s.tail = nil
 	}
-	s.b.notify(s, 0)
+	s.end("")
+}
+
+// Abandon is Close for a stream whose reader is stuck, and may be called by anybody. A note of at most 1 KiB is put behind the data.
+// Whoever fills the buffer may go on with that; nothing of it counts, and it still has to Close.
+func (s *Stream) Abandon(note string) { s.end(note) }
+
+func (s *Stream) end(note string) {
+	s.mu.Lock()
+	was := s.closed
+	s.closed = true
+	n := 0
+	if !was && s.err == nil && note != "" {
+		blk := s.b.mem.extra()
+		n = copy(blk.data, note)
+		s.push(segment{blk: blk, hi: n, at: s.b.now()})
+	}
+	s.mu.Unlock()
+	if !was {
+		s.b.notify(s, n)
+	}
 }
 
 // Pause keeps the stream's data out of bundles until Resume, so that its reader waits once its share of the memory is used.

@@ -1,0 +1,148 @@
+package butler
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/daybook-dev/daybook/logs/logpb"
+	"github.com/daybook-dev/daybook/logs/types"
+)
+
+const (
+	// stopLimit is how long a shutdown may take until what is stuck is left behind.
+	stopLimit = 5 * time.Second
+	// serverLimit is how much of it the stream servers may have.
+	serverLimit = 3 * time.Second
+	// drainLimit is how long what programs have written is read.
+	drainLimit = 250 * time.Millisecond
+)
+
+// AbandonedError says which streams did not end when they had to.
+type AbandonedError struct {
+	// Streams are their names, sorted. What was read of them is not lost; what was not is.
+	Streams []types.StreamName
+}
+
+func (e *AbandonedError) Error() string {
+	return fmt.Sprintf("butler: %d streams did not end within %v and were cut off (%s)", len(e.Streams), stopLimit, some(e.Streams))
+}
+
+// some returns the first few names.
+func some(names []types.StreamName) string {
+	const most = 10
+	var out []string
+	for _, n := range names[:min(len(names), most)] {
+		out = append(out, string(n))
+	}
+	if more := len(names) - most; more > 0 {
+		out = append(out, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(out, ", ")
+}
+
+// shutdown ends everything soon. The first reason is the one that Wait returns.
+func (b *Butler) shutdown(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.done {
+		return
+	}
+	if b.err == nil {
+		b.err = err
+	}
+	if b.stopping {
+		return
+	}
+	b.stopping, b.activated = true, true
+	b.broadcast()
+	b.stopper.Go(b.stop)
+}
+
+func (b *Butler) isStopping() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.stopping
+}
+
+// stop carries out a shutdown.
+func (b *Butler) stop() {
+	all, cancel := context.WithTimeout(context.Background(), stopLimit)
+	defer cancel()
+	await := func(limit time.Duration, condition func() bool) {
+		ctx, cancel := context.WithTimeout(all, limit)
+		defer cancel()
+		_ = b.await(ctx, condition) // what was not done in time is dealt with below
+	}
+	b.closeServers()
+	await(serverLimit, func() bool { return b.serving == 0 })
+	for _, r := range b.endStreams() {
+		r.drain()
+	}
+	ended := func() bool { return b.running == 0 }
+	await(drainLimit+drainLimit/2, ended)
+	b.cancel() // closes those that are left
+	await(stopLimit, func() bool { return ended() && b.serving == 0 })
+	b.abandon()
+	b.leaveCallbacks()
+}
+
+// endStreams refuses all further streams and returns the readers of those that there are.
+func (b *Butler) endStreams() []*reader {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.names.ending = true
+	var readers []*reader
+	for _, e := range b.names.streams {
+		if e.reader != nil {
+			readers = append(readers, e.reader)
+		}
+	}
+	return readers
+}
+
+// abandon ends the streams whose readers did not.
+func (b *Butler) abandon() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range b.names.streams {
+		if e.ended || e.reader == nil {
+			continue
+		}
+		e.ended = true
+		b.running--
+		b.abandoned.Streams = append(b.abandoned.Streams, e.name)
+		note := ""
+		if e.reader.s.Desc().GetStreamType() == logpb.StreamType_TEXT {
+			note = fmt.Sprintf("\n[daybook: the stream was cut off here: it did not end within %v of the end of the Butler]\n", stopLimit)
+		}
+		e.reader.s.Abandon(note)
+		b.log.Error("a stream did not end in time and was cut off", "stream", e.name)
+	}
+	slices.Sort(b.abandoned.Streams)
+	b.stopped = true
+	b.broadcast()
+}
+
+// leaveCallbacks stops waiting for callbacks that do not return, until all is done.
+func (b *Butler) leaveCallbacks() {
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		err := b.await(ctx, func() bool { return b.done || len(b.watchers) == 0 })
+		cancel()
+		if err == nil {
+			return
+		}
+		b.mu.Lock()
+		watchers := slices.Collect(maps.Keys(b.watchers))
+		b.mu.Unlock()
+		for _, w := range watchers {
+			if w.busy() >= stopLimit {
+				w.leave()
+			}
+		}
+	}
+}
