@@ -245,7 +245,7 @@ func TestResumeEndsOrphans(t *testing.T) {
 	wantGone(t, c.SpoolDir)
 	got := s.received(t)
 	for name, index := range map[types.StreamName]types.MessageIndex{"ended": 0, "cut": 2, "announced": -1} {
-		if g := got.Stream(name); g.Terminal != 1 || g.TerminalIndex != index || g.TerminalEmpty != (index < 0) {
+		if g := got.Stream(name); g.Terminal != 1 || g.TerminalIndex != index || g.TerminalEmpty != (index < 0) || (g.Ended.GetReason() == orphaned) != (name != "ended") {
 			t.Errorf("%s: %+v", name, g)
 		}
 	}

@@ -80,6 +80,9 @@ func lockSpool(dir string) (*filelock.Lock, error) {
 	return lock, err
 }
 
+// orphaned is why a stream ended whose end was not captured.
+const orphaned = "what captured the stream died before its end; what had been captured is all here"
+
 // orphans returns a bundle with the ends of the streams that have none, or nil.
 func (o *Output) orphans() *logpb.ButlerLogBundle {
 	o.mu.Lock()
@@ -89,7 +92,7 @@ func (o *Output) orphans() *logpb.ButlerLogBundle {
 	}
 	b := &logpb.ButlerLogBundle{Timestamp: timestamppb.Now()}
 	for _, s := range o.streams.open {
-		e := &logpb.ButlerLogBundle_Entry{Desc: s.desc, Terminal: true}
+		e := &logpb.ButlerLogBundle_Entry{Desc: s.desc, Terminal: true, Ended: &logpb.StreamEnd{Reason: orphaned}}
 		if s.next > 0 {
 			e.TerminalIndex = s.next - 1
 		} else {

@@ -39,6 +39,8 @@ type Stream struct {
 	Terminal      int
 	TerminalIndex types.MessageIndex
 	TerminalEmpty bool
+	// Ended is what the last such mention said of the end.
+	Ended *logpb.StreamEnd
 
 	// pending has the fragments so far of a datagram.
 	pending []byte
@@ -83,6 +85,7 @@ func (s *Stream) add(e *logpb.ButlerLogBundle_Entry) {
 	if e.GetTerminal() {
 		s.Terminal++
 		s.TerminalEmpty = e.GetTerminalEmpty()
+		s.Ended = proto.CloneOf(e.GetEnded())
 		if !s.TerminalEmpty {
 			s.TerminalIndex = types.MessageIndex(e.GetTerminalIndex())
 		}
