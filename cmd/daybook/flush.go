@@ -11,6 +11,7 @@ import (
 	"github.com/daybook-dev/daybook/api/logdog"
 	"github.com/daybook-dev/daybook/butler/output/daybook"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/client"
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
 
@@ -66,5 +67,5 @@ func flushSpools(ctx context.Context, root string, conn clientConn, log *slog.Lo
 
 // journalClient talks to the journals of one server.
 func journalClient(conn clientConn) protocol.RoutedJournalClient {
-	return protocol.NewRoutedJournalClient(protocol.NewJournalClient(conn), protocol.NoopDispatchRouter{})
+	return client.NewClient(conn, client.DialConfig{})
 }

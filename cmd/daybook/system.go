@@ -166,10 +166,14 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 	return s, nil
 }
 
-// limitMemory makes the garbage collector work harder near a limit, unless the user has set one.
+// limitMemory makes the garbage collector work harder near a limit, and less below it, unless the user has set either. A
+// server's live memory is small for what passes through it, and would be collected all the time.
 func limitMemory(bytes int64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(bytes)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(300)
 	}
 }
 
@@ -185,6 +189,7 @@ func (s *system) serve(reg *prometheus.Registry) error {
 
 	grpcServer := grpc.NewServer(append(append(client.ServerOptions(), grpc.WaitForHandlers(true)), panicsAreErrors(s.Log)...)...)
 	protocol.RegisterJournalServer(grpcServer, s.journals)
+	protocol.RegisterPipelineServer(grpcServer, s.journals.Pipeline())
 	s.coord.Register(grpcServer)
 
 	pages := http.NewServeMux()
