@@ -35,9 +35,9 @@ func indexedOf(m *protocol.Fragment) indexed {
 	return indexed{StoredFragment: engine.StoredFragment{
 		Fragment: engine.Fragment{
 			Begin: protocol.Offset(m.GetBegin()), End: protocol.Offset(m.GetEnd()),
-			Sum: m.GetSum().ToDigest(), Codec: m.GetCompressionCodec(),
+			Sum: m.GetSum().ToDigest(), Codec: m.GetCompressionCodec(), Postfix: m.GetPathPostfix(),
 		},
-		Store: protocol.FragmentStore(m.GetBackingStore()), Postfix: m.GetPathPostfix(), Modified: m.GetModTime(),
+		Store: protocol.FragmentStore(m.GetBackingStore()), Modified: m.GetModTime(),
 	}}
 }
 

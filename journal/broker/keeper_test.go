@@ -173,15 +173,19 @@ func TestRetention(t *testing.T) {
 		if objects != len(v.state.Stored) {
 			t.Errorf("%d objects for %d fragments", objects, len(v.state.Stored))
 		}
-		// Idle journals are emptied, but for the last fragment of one without a store, whose last append has no time.
+		// Idle journals are emptied, and go on where they were.
 		time.Sleep(12 * time.Hour)
-		for name, want := range map[protocol.Journal]protocol.Offset{"test/local": 230, "test/stored": 240} {
+		for name, want := range map[protocol.Journal]protocol.Offset{"test/local": 240, "test/stored": 240, "test/forever": 0} {
 			v, err := s.view(t.Context(), name)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if v.begin() != want || v.end() != 240 {
 				t.Errorf("%s is [%d, %d) when it has been idle", name, v.begin(), v.end())
+			}
+			s.append(name, "more")
+			if head := s.state(name).Head; head != 244 {
+				t.Errorf("%s goes on to %d", name, head)
 			}
 		}
 	})

@@ -76,13 +76,9 @@ func (k *keeper) prune(ctx context.Context, spec *engine.Spec, now time.Time) er
 	all := v.all()
 	var below protocol.Offset
 	for i, f := range all {
-		last := f.Modified
-		if f.local() {
-			// Its appends came before the first one into the next fragment.
-			if i+1 == len(all) || !all[i+1].local() {
-				break
-			}
-			last = all[i+1].FirstAppend
+		last := f.LastAppend
+		if !f.known {
+			last = f.Modified
 		}
 		if last >= limit || registered && f.End > needed || i+1 == len(all) && !f.known {
 			break

@@ -221,6 +221,58 @@ func isSorted(s []string) bool {
 	return true
 }
 
+// TestPathStays checks that a fragment has one path, which is that of the time at which it was finished: neither another
+// attempt to store it nor a restart makes another one of a spec and of registers that have changed meanwhile.
+func TestPathStays(t *testing.T) {
+	b := bucket.NewMem("b")
+	open := withStores(t, memory(b))
+	c := open()
+	attempts := make(chan struct{}, 100)
+	b.SetFault(func(op bucket.Op, key string) error {
+		if op == bucket.OpStat && strings.Contains(key, "test/a/") {
+			attempts <- struct{}{}
+			return fault.New(fault.Transient, "nobody knows whether the object is there")
+		}
+		return nil
+	})
+	s := storedSpec("test/a", protocol.CompressionCodec_NONE, memoryStore)
+	s.Fragment.PathPostfixTemplate = `at={{.Spool.Registers.ValueOf "place"}}`
+	s.Fragment.RefreshInterval = durationpb.New(time.Hour)
+	c.createStored(s)
+	for i, place := range []string{"here", "there"} {
+		opening := &protocol.AppendRequest{Journal: "test/a", UnionRegisters: protocol.MustLabelSet("place", place)}
+		if resp, err := c.append(opening, "content"); err != nil || resp.GetStatus() != protocol.Status_OK {
+			t.Fatal(resp, err)
+		}
+		<-attempts
+		if i == 0 {
+			// The template does not count either.
+			s.Fragment.PathPostfixTemplate = "new"
+			c.apply(&protocol.ApplyRequest_Change{Upsert: s, ExpectModRevision: -1})
+		}
+	}
+	c.stop()
+	b.SetFault(func(op bucket.Op, _ string) error {
+		if op == bucket.OpList {
+			return fault.New(fault.Transient, "what is there is not told")
+		}
+		return nil
+	})
+	c = open()
+	b.SetFault(nil)
+	defer c.stop()
+	c.awaitStored("test/a", 7)
+	var objects []string
+	for _, key := range b.Keys() {
+		if strings.Contains(key, "test/a/") {
+			objects = append(objects, key)
+		}
+	}
+	if len(objects) != 1 || !strings.HasPrefix(objects[0], "prefix/test/a/at=here/") {
+		t.Errorf("objects %v", objects)
+	}
+}
+
 // TestCrashAfterPut kills the broker between a put and its record: the object is found, and not stored again under
 // another path.
 func TestCrashAfterPut(t *testing.T) {

@@ -256,7 +256,9 @@ func (u *uploads) put(ctx context.Context, spec *engine.Spec, state *engine.Stat
 	ctx, cancel := context.WithTimeout(ctx, uploadLimit+time.Duration(f.Len()/uploadRate)*time.Second)
 	defer cancel()
 	if !shelf.has(f) {
-		f.Postfix = b.postfix(spec, state, f)
+		if _, err := engine.PathPostfix(spec.JournalSpec, f.Fragment, state.Registers); err != nil && f.Postfix == "" {
+			b.logger.Warn("a fragment is stored without a path postfix", "journal", spec.GetName(), "begin", f.Begin, "error", err)
+		}
 		st, err := b.stores.Acquire(ctx, f.Store)
 		if err != nil {
 			return fault.Wrap(fault.Transient, err) // the fragment is well
@@ -299,21 +301,6 @@ func (s *shelf) has(f *engine.StoredFragment) bool {
 		}
 	}
 	return false
-}
-
-// postfix returns the part of the fragment's path that the journal's spec asks for. Without a valid one there is none: below
-// a path that no listing accepts the content would be lost.
-func (b *Broker) postfix(spec *engine.Spec, state *engine.State, f *engine.StoredFragment) string {
-	postfix, err := protocol.EvaluatePathPostfix(spec.JournalSpec, protocol.SpoolData{
-		Fragment:        fragmentOf(protocol.Journal(spec.GetName()), f.Fragment),
-		FirstAppendTime: time.Unix(f.FirstAppend, 0).UTC(),
-		Registers:       state.Registers,
-	})
-	if err != nil {
-		b.logger.Warn("a fragment is stored without a path postfix", "journal", spec.GetName(), "begin", f.Begin, "error", err)
-		return ""
-	}
-	return postfix
 }
 
 // scratchPrefix begins the names of temporary files.

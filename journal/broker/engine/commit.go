@@ -90,16 +90,49 @@ type RollPolicy struct {
 	Codec protocol.CompressionCodec
 	// Force finishes the fragment whatever its state.
 	Force bool
+	// Postfix makes the postfix of a fragment that is finished, with the registers that the journal has then; nil is none.
+	Postfix func(finished Fragment, registers *protocol.LabelSet) string
+}
+
+// Finish returns a fragment that is finished under the policy.
+func (p *RollPolicy) Finish(open Fragment, registers *protocol.LabelSet) Fragment {
+	if p.Postfix != nil && open.Len() > 0 {
+		open.Postfix = p.Postfix(open, registers)
+	}
+	return open
 }
 
 // RollPolicyOf returns the policy that a spec asks for.
 func RollPolicyOf(spec *protocol.JournalSpec) RollPolicy {
 	f := spec.GetFragment()
-	return RollPolicy{
+	p := RollPolicy{
 		Length:        f.GetLength(),
 		FlushInterval: f.GetFlushInterval().AsDuration(),
 		Codec:         f.GetCompressionCodec(),
 	}
+	if f.GetPathPostfixTemplate() != "" {
+		p.Postfix = func(finished Fragment, registers *protocol.LabelSet) string {
+			// Without a valid one there is none: below a path that no listing accepts the content would be lost.
+			postfix, _ := PathPostfix(spec, finished, registers)
+			return postfix
+		}
+	}
+	return p
+}
+
+// PathPostfix returns the part of a fragment's path that the spec's template makes.
+func PathPostfix(spec *protocol.JournalSpec, finished Fragment, registers *protocol.LabelSet) (string, error) {
+	if registers == nil {
+		registers = new(protocol.LabelSet)
+	}
+	return protocol.EvaluatePathPostfix(spec, protocol.SpoolData{
+		Fragment: &protocol.Fragment{
+			Journal: spec.GetName(), Begin: int64(finished.Begin), End: int64(finished.End),
+			Sum: protocol.SHA1SumFromDigest(finished.Sum), CompressionCodec: finished.Codec,
+		},
+		FirstAppendTime: time.Unix(finished.FirstAppend, 0).UTC(),
+		Registers:       registers,
+	})
 }
 
 // Due reports whether the open fragment is finished before an append that lands at begin. lowest is the lowest offset of

@@ -104,16 +104,19 @@ type Fragment struct {
 	Sum [20]byte
 	// Codec is how the fragment is to be encoded once it is stored. It is fixed when the fragment begins.
 	Codec protocol.CompressionCodec
-	// FirstAppend is the time of the first append into the fragment, in Unix seconds.
-	FirstAppend int64
+	// FirstAppend and LastAppend are the times of the first and of the last append into the fragment, in Unix seconds; zero if
+	// they are not known.
+	FirstAppend, LastAppend int64
+	// Postfix is part of the fragment's path in stores. It is fixed when the fragment is finished, so that the path is the same
+	// however often the fragment is stored.
+	Postfix string
 }
 
 // StoredFragment is a fragment that a store has.
 type StoredFragment struct {
 	Fragment
-	// Store is the URL of the store, and Postfix is part of the fragment's path there.
-	Store   protocol.FragmentStore
-	Postfix string
+	// Store is the URL of the store.
+	Store protocol.FragmentStore
 	// Modified is when it was stored by the store's clock, in Unix seconds.
 	Modified int64
 }

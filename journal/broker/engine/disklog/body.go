@@ -119,23 +119,25 @@ const (
 //	uvarint  flags
 //	uvarint  begin
 //	uvarint  distance from the fragment's first offset to begin
+//	uvarint  time         Unix seconds
+//	bytes    postfix      with flagFinish, of the fragment that is finished
 //	uvarint  codec        with flagBegin
-//	uvarint  first append with flagBegin: Unix seconds
 //	bytes    registers    with flagRegisters: a protocol.LabelSet
 //	uvarint  length       with flagReference
 //	uint32   CRC-32C      with flagReference, of the content
 //	...      content      without flagReference
 type appendBody struct {
-	journal     uint64
-	flags       uint64
-	begin       protocol.Offset
-	fragment    protocol.Offset
-	codec       protocol.CompressionCodec
-	firstAppend int64
-	registers   *protocol.LabelSet
-	length      int64
-	sum         uint32
-	content     []byte
+	journal   uint64
+	flags     uint64
+	begin     protocol.Offset
+	fragment  protocol.Offset
+	time      int64
+	postfix   string
+	codec     protocol.CompressionCodec
+	registers *protocol.LabelSet
+	length    int64
+	sum       uint32
+	content   []byte
 }
 
 // head returns the body without inline content.
@@ -144,9 +146,12 @@ func (a *appendBody) head(b []byte) []byte {
 	b = binary.AppendUvarint(b, a.flags)
 	b = binary.AppendUvarint(b, uint64(a.begin))
 	b = binary.AppendUvarint(b, uint64(a.begin-a.fragment))
+	b = binary.AppendUvarint(b, uint64(a.time))
+	if a.flags&flagFinish != 0 {
+		b = appendBytes(b, []byte(a.postfix))
+	}
 	if a.flags&flagBegin != 0 {
 		b = binary.AppendUvarint(b, uint64(a.codec))
-		b = binary.AppendUvarint(b, uint64(a.firstAppend))
 	}
 	if a.flags&flagRegisters != 0 {
 		b = appendMessage(b, a.registers)
@@ -169,9 +174,12 @@ func decodeAppend(b []byte) (a appendBody, err error) {
 	if a.fragment = a.begin - d.offset(); a.fragment < 0 {
 		d.fail()
 	}
+	a.time = d.int()
+	if a.flags&flagFinish != 0 {
+		a.postfix = string(d.bytes())
+	}
 	if a.flags&flagBegin != 0 {
 		a.codec = protocol.CompressionCodec(d.uint())
-		a.firstAppend = d.int()
 	}
 	if a.flags&flagRegisters != 0 {
 		a.registers = new(protocol.LabelSet)
@@ -273,7 +281,9 @@ func appendFragment(b []byte, f engine.Fragment) []byte {
 	b = binary.AppendUvarint(b, uint64(f.Len()))
 	b = append(b, f.Sum[:]...)
 	b = binary.AppendUvarint(b, uint64(f.Codec))
-	return binary.AppendUvarint(b, uint64(f.FirstAppend))
+	b = binary.AppendUvarint(b, uint64(f.FirstAppend))
+	b = binary.AppendUvarint(b, uint64(f.LastAppend))
+	return appendBytes(b, []byte(f.Postfix))
 }
 
 func (d *decoder) fragment() (f engine.Fragment) {
@@ -284,20 +294,20 @@ func (d *decoder) fragment() (f engine.Fragment) {
 	}
 	d.fixed(f.Sum[:])
 	f.Codec = protocol.CompressionCodec(d.uint())
-	f.FirstAppend = d.int()
+	f.FirstAppend, f.LastAppend = d.int(), d.int()
+	f.Postfix = string(d.bytes())
 	return f
 }
 
 func appendStored(b []byte, f engine.StoredFragment) []byte {
 	b = appendFragment(b, f.Fragment)
 	b = appendBytes(b, []byte(f.Store))
-	b = appendBytes(b, []byte(f.Postfix))
 	return binary.AppendUvarint(b, uint64(f.Modified))
 }
 
 func (d *decoder) storedFragment() engine.StoredFragment {
 	return engine.StoredFragment{
-		Fragment: d.fragment(), Store: protocol.FragmentStore(d.bytes()), Postfix: string(d.bytes()), Modified: d.int(),
+		Fragment: d.fragment(), Store: protocol.FragmentStore(d.bytes()), Modified: d.int(),
 	}
 }
 

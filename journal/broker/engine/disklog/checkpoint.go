@@ -20,12 +20,8 @@ import (
 )
 
 // A checkpoint is a magic, the fields that encode writes, and the CRC-32C of all that. It is named by the number of the
-// segment and the offset from which on the log is to be replayed. The first version has neither sums of blocks nor
-// fragments in stores.
-var (
-	checkpointMagic  = []byte("daybook journal checkpoint 2\n")
-	checkpointMagic1 = []byte("daybook journal checkpoint 1\n")
-)
+// segment and the offset from which on the log is to be replayed.
+var checkpointMagic = []byte("daybook journal checkpoint 3\n")
 
 const checkpointTemp = ".new"
 
@@ -114,11 +110,8 @@ func decodeImage(b []byte) (*image, error) {
 		return nil, errors.New("the checksum does not match")
 	}
 	rest, ok := bytes.CutPrefix(b[:body], checkpointMagic)
-	first := false
 	if !ok {
-		if rest, first = bytes.CutPrefix(b[:body], checkpointMagic1); !first {
-			return nil, errors.New("not a checkpoint of a known version")
-		}
+		return nil, errors.New("not a checkpoint of a known version")
 	}
 	d := decoder{b: rest}
 	im := &image{
@@ -130,13 +123,13 @@ func decodeImage(b []byte) (*image, error) {
 	}
 	const least = 12 // bytes of a journal
 	for range d.count(least) {
-		im.journals = append(im.journals, d.journal(first))
+		im.journals = append(im.journals, d.journal())
 	}
 	return im, d.end()
 }
 
-// journal takes a journal, as the first version has it or as this one does.
-func (d *decoder) journal(first bool) (j journalImage) {
+// journal takes a journal.
+func (d *decoder) journal() (j journalImage) {
 	j.id = d.uint()
 	j.spec = engine.Spec{Created: d.int(), Modified: d.int(), JournalSpec: new(protocol.JournalSpec)}
 	d.message(j.spec.JournalSpec)
@@ -146,20 +139,15 @@ func (d *decoder) journal(first bool) (j journalImage) {
 	if d.message(registers); len(registers.GetLabels()) != 0 {
 		s.registers = registers
 	}
-	for range d.count(sha1.Size + 4) {
+	const least = sha1.Size + 6 // bytes of a fragment
+	for range d.count(least + 1) {
 		f := d.fragment()
-		var sums []uint32
-		if !first {
-			sums = d.sums(f.Len())
-		}
-		s.finished, s.sums = append(s.finished, f), append(s.sums, sums)
+		s.finished, s.sums = append(s.finished, f), append(s.sums, d.sums(f.Len()))
 	}
-	if !first {
-		for range d.count(sha1.Size + 7) {
-			s.stored = append(s.stored, d.storedFragment())
-		}
-		s.trimmed = d.offset()
+	for range d.count(least + 2) {
+		s.stored = append(s.stored, d.storedFragment())
 	}
+	s.trimmed = d.offset()
 	for range d.count(2) {
 		s.damaged = append(s.damaged, span{d.offset(), d.offset()})
 	}
@@ -168,9 +156,7 @@ func (d *decoder) journal(first bool) (j journalImage) {
 	}
 	open := d.fragment()
 	s.open = &open
-	if !first {
-		s.blocks = openSums(d.sums(open.Len()), open.Len())
-	}
+	s.blocks = openSums(d.sums(open.Len()), open.Len())
 	if h := d.bytes(); len(h) != 0 {
 		s.hash = sha1.New()
 		if s.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(h) != nil {

@@ -86,13 +86,14 @@ func (l *Log) try(j *journal, a *engine.Append, src *source) (engine.Result, *ba
 	if begin > math.MaxInt64-protocol.Offset(src.size) {
 		return res, nil, fault.New(fault.OutOfRange, "offset %d is too large", begin)
 	}
-	body := appendBody{journal: j.id, begin: begin, fragment: begin, length: src.size}
+	body := appendBody{journal: j.id, begin: begin, fragment: begin, time: max(0, a.Now.Unix()), length: src.size}
 	next := cur
 	roll := a.Roll
 	roll.Force = roll.Force || src.adopt
 	if roll.Due(cur.openFragment(), cur.lowest(), begin, a.Now) && cur.open != nil {
 		body.flags |= flagFinish
-		next = next.finish()
+		body.postfix = roll.Finish(cur.openFragment(), cur.registers).Postfix
+		next = next.finish(body.postfix)
 	}
 	if begin != cur.head {
 		body.flags |= flagJump
@@ -111,8 +112,8 @@ func (l *Log) try(j *journal, a *engine.Append, src *source) (engine.Result, *ba
 	} else {
 		if next.open == nil {
 			body.flags |= flagBegin
-			body.codec, body.firstAppend = a.Roll.Codec, a.Now.Unix()
-			next = next.begin(body.codec, body.firstAppend)
+			body.codec = a.Roll.Codec
+			next = next.begin(body.codec, body.time)
 		}
 		var err error
 		if next, err = l.place(j, next, &body, src); err != nil {
@@ -165,7 +166,7 @@ func (l *Log) place(j *journal, next *state, body *appendBody, src *source) (*st
 			return nil, l.writer.failure()
 		}
 	}
-	return next.grow(src.size, h, blocks), nil
+	return next.grow(src.size, body.time, h, blocks), nil
 }
 
 // newContent makes the file of a fragment that begins: an empty one, or the staged content if that is large.

@@ -207,7 +207,7 @@ func (h *history) store(name protocol.Journal) {
 		return
 	}
 	f := engine.StoredFragment{
-		Fragment: rapid.SampledFrom(finished).Draw(h.t, "fragment"), Store: "file:///a/", Postfix: fmt.Sprint(h.op), Modified: int64(h.op),
+		Fragment: rapid.SampledFrom(finished).Draw(h.t, "fragment"), Store: "file:///a/", Modified: int64(h.op),
 	}
 	if err := h.log.Stored(h.outer.Context(), name, f); err != nil {
 		h.t.Fatal(err)

@@ -33,7 +33,7 @@ func FuzzRecord(f *testing.F) {
 func FuzzBodies(f *testing.F) {
 	a := appendBody{
 		journal: 3, flags: flagBegin | flagRegisters | flagReference, begin: 1000, fragment: 1000,
-		codec: protocol.CompressionCodec_GZIP, firstAppend: 1_700_000_000,
+		codec: protocol.CompressionCodec_GZIP, time: 1_700_000_000, postfix: "a=b",
 		registers: protocol.MustLabelSet("name", "value"), length: 5000, sum: 7,
 	}
 	f.Add(a.head(nil))
@@ -64,9 +64,9 @@ func FuzzBodies(f *testing.F) {
 
 func FuzzCheckpoint(f *testing.F) {
 	s := (&state{registers: protocol.MustLabelSet("name", "value")}).begin(protocol.CompressionCodec_NONE, 5)
-	s = s.grow(3, s.hashed([]byte("abc")), s.blocks.extend([]byte("abc"))).finish().begin(protocol.CompressionCodec_GZIP, 6)
-	s = s.grow(2, s.hashed([]byte("de")), s.blocks.extend([]byte("de"))).damage(span{1, 2})
-	s = s.finish().begin(protocol.CompressionCodec_NONE, 7).store(engine.StoredFragment{Fragment: s.openFragment(), Store: "file:///a/", Postfix: "b", Modified: 9})
+	s = s.grow(3, 5, s.hashed([]byte("abc")), s.blocks.extend([]byte("abc"))).finish("a=b").begin(protocol.CompressionCodec_GZIP, 6)
+	s = s.grow(2, 6, s.hashed([]byte("de")), s.blocks.extend([]byte("de"))).damage(span{1, 2})
+	s = s.finish("a=b").begin(protocol.CompressionCodec_NONE, 7).store(engine.StoredFragment{Fragment: s.openFragment(), Store: "file:///a/", Modified: 9})
 	im := &image{
 		identity: engine.Identity{Cluster: 1, Member: 2, Term: 3}, nextID: 4, from: position{5, 6}, revision: 7, specsSeq: 8,
 		journals: []journalImage{{id: 1, spec: engine.Spec{JournalSpec: enginetest.Spec("test/a"), Created: 1, Modified: 2}, state: s}},

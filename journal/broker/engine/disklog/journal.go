@@ -105,10 +105,12 @@ func (s *state) lowest() protocol.Offset {
 }
 
 // finish returns the state with the open fragment finished.
-func (s *state) finish() *state {
+func (s *state) finish(postfix string) *state {
 	next := *s
 	if s.open != nil {
-		next.finished = append(s.finished, s.openFragment())
+		f := s.openFragment()
+		f.Postfix = postfix
+		next.finished = append(s.finished, f)
 		next.sums = append(s.sums, s.blocks.all())
 		next.open, next.hash, next.blocks = nil, nil, blockSums{}
 	}
@@ -123,11 +125,13 @@ func (s *state) begin(codec protocol.CompressionCodec, firstAppend int64) *state
 	return &next
 }
 
-// grow returns the state with the open fragment longer; h is the hash of all its content, and blocks are the sums of its blocks.
-func (s *state) grow(n int64, h hash.Hash, blocks blockSums) *state {
+// grow returns the state with the open fragment longer by n bytes that were appended at a time; h is the hash of all its
+// content, and blocks are the sums of its blocks.
+func (s *state) grow(n, time int64, h hash.Hash, blocks blockSums) *state {
 	next := *s
 	open := *s.open
 	open.End += protocol.Offset(n)
+	open.LastAppend = max(open.LastAppend, time)
 	next.open, next.hash, next.blocks, next.head = &open, h, blocks, open.End
 	return &next
 }

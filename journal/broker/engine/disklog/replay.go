@@ -134,7 +134,7 @@ func (r *replay) append(j *journal, a *appendBody, seq uint64) error {
 		s = lost(s, a)
 	}
 	if a.flags&flagFinish != 0 {
-		s = s.finish()
+		s = s.finish(a.postfix)
 	}
 	if a.flags&flagJump != 0 {
 		jumped := *s
@@ -142,7 +142,7 @@ func (r *replay) append(j *journal, a *appendBody, seq uint64) error {
 		s = &jumped
 	}
 	if a.flags&flagBegin != 0 {
-		s = s.finish().begin(a.codec, a.firstAppend)
+		s = s.finish("").begin(a.codec, a.time)
 	}
 	if a.length > 0 {
 		var err error
@@ -166,7 +166,7 @@ func (r *replay) append(j *journal, a *appendBody, seq uint64) error {
 func lost(s *state, a *appendBody) *state {
 	next := s.damage(span{s.head, a.begin})
 	if next.open != nil && next.open.Begin == a.fragment && a.flags&flagBegin == 0 {
-		return next.grow(int64(a.begin-s.head), nil, blockSums{})
+		return next.grow(int64(a.begin-s.head), 0, nil, blockSums{})
 	}
 	next = next.fill(a.fragment)
 	if a.flags&flagBegin == 0 {
@@ -180,7 +180,7 @@ func lost(s *state, a *appendBody) *state {
 // fill returns the state with the open fragment finished, and another one from there to end whose content is lost. Without
 // it readers would take the loss for a gap that was meant.
 func (s *state) fill(end protocol.Offset) *state {
-	next := s.finish()
+	next := s.finish("")
 	if end > s.head {
 		next.finished = append(next.finished, engine.Fragment{Begin: s.head, End: end, Codec: protocol.CompressionCodec_NONE})
 		next.sums = append(next.sums, nil)
@@ -203,14 +203,14 @@ func (r *replay) content(j *journal, s *state, a *appendBody) (*state, error) {
 		if err := c.write(a.content, at); err != nil {
 			return nil, err
 		}
-		return s.grow(a.length, s.hashed(a.content), s.blocks.extend(a.content)), nil
+		return s.grow(a.length, a.time, s.hashed(a.content), s.blocks.extend(a.content)), nil
 	}
 	h, blocks, err := r.verify(c, at, a, s)
 	if err != nil {
 		// The file's other content may be well, and the fragment may be dropped by a later record.
-		return s.damage(span{a.begin, a.begin + protocol.Offset(a.length)}).grow(a.length, nil, blockSums{}), nil
+		return s.damage(span{a.begin, a.begin + protocol.Offset(a.length)}).grow(a.length, a.time, nil, blockSums{}), nil
 	}
-	return s.grow(a.length, h, blocks), nil
+	return s.grow(a.length, a.time, h, blocks), nil
 }
 
 // open returns the file of the fragment that begins at an offset. It is created if it is not there: its content may be in the
