@@ -39,7 +39,8 @@ type AsyncJournalClient interface {
 // has a goroutine only while it has something to send.
 //
 // Failures that may pass are tried again for ever. Those that will not pass (the journal does not exist, or may not be
-// written) fail the batch at once, and do not affect the ones behind it.
+// written) fail the batch at once, or within two seconds if it is the caller's token that is refused. They do not affect the
+// batches behind it.
 type AppendService struct {
 	pb.RoutedJournalClient
 

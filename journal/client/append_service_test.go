@@ -13,6 +13,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/daybook-dev/daybook/internal/fault"
 	pb "github.com/daybook-dev/daybook/journal/protocol"
@@ -348,6 +350,68 @@ func TestPermanentFailures(t *testing.T) {
 			}
 			wantContent(t, b, "test/journal", "next")
 		})
+	}
+}
+
+// Who may not append is told soon, but not before keys can have been changed.
+func TestUnauthorizedIsPermanent(t *testing.T) {
+	for _, code := range []codes.Code{codes.Unauthenticated, codes.PermissionDenied} {
+		for _, passes := range []bool{true, false} {
+			var count atomic.Int32
+			b := &broker{fail: func(_ string, at stage) error {
+				if at == atOpen && (count.Add(1) < 4 || !passes) {
+					return status.Error(code, "who are you?")
+				}
+				return nil
+			}}
+			p := put(t, newService(t, b), request("test/journal"), "a")
+			if err := p.Err(); passes != (err == nil) || !passes && count.Load() != 6 {
+				t.Errorf("%s: %v after %d attempts", code, err, count.Load())
+			}
+		}
+	}
+}
+
+// That a journal is suspended is an answer to who asked for it, or said not to resume it.
+func TestSuspendedIsPermanent(t *testing.T) {
+	b := &broker{fail: func(_ string, at stage) error {
+		if at == atCommit {
+			return brokerStatus(pb.Status_SUSPENDED)
+		}
+		return nil
+	}}
+	s := newService(t, b)
+	for _, mode := range []pb.AppendRequest_Suspend{pb.AppendRequest_SUSPEND_NOW, pb.AppendRequest_SUSPEND_NO_RESUME, pb.AppendRequest_SUSPEND_KEEP} {
+		wantErrorIs(t, put(t, s, &pb.AppendRequest{Journal: "test/journal", Suspend: mode}, "").Err(), ErrSuspended)
+	}
+}
+
+// Appends share a batch only if every field of their requests is the same.
+func TestEqualRequests(t *testing.T) {
+	fields := new(pb.AppendRequest).ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		d := fields.Get(i)
+		a, b := request("test/journal"), request("test/journal")
+		r := b.ProtoReflect()
+		switch {
+		case d.Message() != nil:
+			r.Set(d, r.NewField(d)) // Being there is different from not being there.
+		case d.Kind() == protoreflect.StringKind:
+			r.Set(d, protoreflect.ValueOfString("test/other"))
+		case d.Kind() == protoreflect.BoolKind:
+			r.Set(d, protoreflect.ValueOfBool(true))
+		case d.Kind() == protoreflect.Int64Kind:
+			r.Set(d, protoreflect.ValueOfInt64(1))
+		case d.Kind() == protoreflect.EnumKind:
+			r.Set(d, protoreflect.ValueOfEnum(1))
+		case d.Name() == "content":
+			continue // An opening has none.
+		default:
+			t.Fatalf("a field of a kind that the test does not know: %s", d.FullName())
+		}
+		if equalRequests(a, b) || equalRequests(b, a) || !equalRequests(b, proto.CloneOf(b)) {
+			t.Errorf("%s is not compared", d.Name())
+		}
 	}
 }
 

@@ -184,7 +184,7 @@ func (q *queue) deliver(p *AsyncAppend) error {
 	}
 	for attempt := 0; ; attempt++ {
 		response, err := q.send(p)
-		if err == nil || s.ctx.Err() == nil && s.isPermanent(err, p.request) {
+		if err == nil || s.ctx.Err() == nil && s.isPermanent(err, p.request, attempt) {
 			p.response = response
 			return err
 		}
@@ -240,14 +240,21 @@ func (q *queue) send(p *AsyncAppend) (*pb.AppendResponse, error) {
 	}
 }
 
-// isPermanent reports whether another attempt would fail in the same way.
-func (s *AppendService) isPermanent(err error, req *pb.AppendRequest) bool {
+// isPermanent reports whether another attempt would fail in the same way. Callers that are not known, or may not do this, have a
+// second in which keys may be changed.
+func (s *AppendService) isPermanent(err error, req *pb.AppendRequest, attempt int) bool {
 	for _, e := range []error{
 		ErrFragmentStoreUnhealthy, ErrIndexHasGreaterOffset, ErrJournalNotFound, ErrNotAllowed, ErrRegisterMismatch, ErrWrongAppendOffset,
 	} {
 		if errors.Is(err, e) {
 			return !s.fenceAndWait || req.CheckRegisters == nil
 		}
+	}
+	switch kind := fault.KindOf(err); {
+	case errors.Is(err, ErrSuspended):
+		return req.Suspend != pb.AppendRequest_SUSPEND_RESUME // It is then what was asked for, or what was to be left as it is.
+	case kind == fault.Denied, kind == fault.Unauthenticated:
+		return attempt >= 5
 	}
 	return fault.Is(err, fault.Invalid) || errors.Is(err, errSpoolDamaged)
 }
