@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -29,11 +30,15 @@ type Appender struct {
 	stream pb.Journal_AppendClient
 	cancel context.CancelFunc
 	chunk  pb.AppendRequest
+	sent   prometheus.Counter
 }
 
 // NewAppender returns an appender. Its RPC begins with the first byte written, or with Close, and is given up when ctx ends.
 func NewAppender(ctx context.Context, rjc pb.RoutedJournalClient, req *pb.AppendRequest) *Appender {
-	return &Appender{Request: proto.CloneOf(req), Response: new(pb.AppendResponse), ctx: ctx, rjc: rjc}
+	return &Appender{
+		Request: proto.CloneOf(req), Response: new(pb.AppendResponse), ctx: ctx, rjc: rjc,
+		sent: traffic.of(traffic.appended, req.GetJournal()),
+	}
 }
 
 // Write sends p as one message, which must not be larger than the broker accepts: usually 4 MiB. An error is the reason
@@ -49,6 +54,7 @@ func (a *Appender) Write(p []byte) (int, error) {
 	err := a.stream.Send(&a.chunk)
 	a.chunk.Content = nil
 	if err == nil {
+		a.sent.Add(float64(len(p)))
 		return len(p), nil
 	}
 	return 0, a.refused(err)
@@ -247,11 +253,12 @@ func readContent(content []io.ReaderAt, read func(r io.ReaderAt, pos int64) (int
 // by an RPC of its own.
 func appendSmall(ctx context.Context, rjc pb.RoutedJournalClient, req *pb.AppendRequest, buf *[maxPipelined]byte, n int) (*pb.AppendResponse, error) {
 	resp, err := pipelinesOf(rjc).append(ctx, req, buf[:n], func() { smalls.Put(buf) })
-	switch {
-	case err == nil:
+	if !errors.Is(err, errNotPipelined) {
+		traffic.of(traffic.appended, req.Journal).Add(float64(n))
+		if err != nil {
+			return new(pb.AppendResponse), err
+		}
 		return resp, answered(rjc, req, resp)
-	case !errors.Is(err, errNotPipelined):
-		return new(pb.AppendResponse), err
 	}
 	defer smalls.Put(buf)
 	a := NewAppender(ctx, rjc, req)

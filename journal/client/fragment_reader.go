@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/daybook-dev/daybook/internal/fault"
@@ -23,8 +24,11 @@ type FragmentReader struct {
 
 	raw     io.Closer
 	content io.ReadCloser
-	sum     *fragment.Sum // nil if the beginning is missing.
-	err     error         // Final.
+	sum     *fragment.Sum      // nil if the beginning is missing.
+	counter prometheus.Counter // of what is read now
+	read    prometheus.Counter
+	skipped prometheus.Counter
+	err     error // Final.
 }
 
 // NewFragmentReader returns a reader of the fragment's file from an offset of the journal on, or from the fragment's
@@ -39,6 +43,8 @@ func newFragmentReader(rc io.ReadCloser, f *pb.Fragment, first, offset int64) (*
 	if first == f.GetBegin() {
 		fr.sum = fragment.NewSum(fr.Fragment)
 	}
+	fr.read, fr.skipped = traffic.ofFragment(fr.Fragment)
+	fr.counter = fr.read
 	var err error
 	if offset > f.GetEnd() {
 		err = io.EOF
@@ -57,6 +63,8 @@ func newFragmentReader(rc io.ReadCloser, f *pb.Fragment, first, offset int64) (*
 
 // discard reads on to an offset of the fragment.
 func (fr *FragmentReader) discard(to int64) error {
+	fr.counter = fr.skipped
+	defer func() { fr.counter = fr.read }()
 	_, err := io.CopyN(io.Discard, struct{ io.Reader }{fr}, to-fr.Offset)
 	return err
 }
@@ -77,6 +85,7 @@ func (fr *FragmentReader) Read(p []byte) (int, error) {
 		n, err = int(rest), ErrDidNotReadExpectedEOF
 	}
 	fr.Offset += int64(n)
+	fr.counter.Add(float64(n))
 	if fr.sum != nil {
 		_, _ = fr.sum.Write(p[:n])
 	}

@@ -89,6 +89,7 @@ func OpenFragmentURL(ctx context.Context, f *pb.Fragment, offset int64, fragment
 		f = proto.CloneOf(f)
 		f.CompressionCodec = pb.CompressionCodec_GZIP
 	}
+	traffic.fetched(f, resp.ContentLength)
 	return newFragmentReader(resp.Body, f, first, offset)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/daybook-dev/daybook/internal/fault"
@@ -31,7 +32,8 @@ type Reader struct {
 	cancel  context.CancelFunc
 	content []byte          // Received and not yet returned.
 	direct  *FragmentReader // Once the RPC has ended with a URL.
-	err     error           // Final.
+	counter prometheus.Counter
+	err     error // Final.
 }
 
 // NewReader returns a reader. Its RPC begins with the first Read, and is given up when ctx ends.
@@ -41,12 +43,13 @@ func NewReader(ctx context.Context, rjc pb.RoutedJournalClient, req *pb.ReadRequ
 		Response: new(pb.ReadResponse),
 		ctx:      ctx,
 		rjc:      rjc,
+		counter:  traffic.of(traffic.read, req.GetJournal()),
 	}
 }
 
 // again returns a reader that goes on where r ended, with a new RPC.
 func (r *Reader) again() *Reader {
-	return &Reader{Request: r.Request, Response: r.Response, ctx: r.ctx, rjc: r.rjc, route: r.route}
+	return &Reader{Request: r.Request, Response: r.Response, ctx: r.ctx, rjc: r.rjc, route: r.route, counter: r.counter}
 }
 
 // Read implements io.Reader. Read(nil) receives at most one message without consuming content.
@@ -55,6 +58,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 		return 0, r.err
 	}
 	n, err := r.read(p)
+	if n != 0 {
+		r.counter.Add(float64(n))
+	}
 	if err != nil && !errors.Is(err, ErrOffsetJump) {
 		r.err = err
 		if r.direct != nil {
