@@ -31,8 +31,8 @@ test-go: ## all Go tests with the race detector
 	CGO_ENABLED=1 go test -race -timeout 15m ./...
 
 .PHONY: soak
-soak: ## journals against a model, at random (SOAK says how long)
-	go test -count=1 -run TestSoak -timeout 24h ./journal/broker -soak $(or $(SOAK),30s)
+soak: ## journals against a model, at random, without and with kill -9 (SOAK says how long each)
+	go test -count=1 -run 'TestSoak|TestKill' -timeout 24h ./journal/broker -soak $(or $(SOAK),30s)
 
 .PHONY: test-large
 test-large: ## whole-system tests at full size
@@ -82,8 +82,8 @@ cross: ## compile for every platform, tests included for one architecture of eac
 		GOOS=$$os GOARCH=amd64 CGO_ENABLED=0 go vet ./...; \
 	done
 
-.PHONY: setup setup-packages setup-go setup-web
-setup: setup-packages setup-go setup-web ## install what the other targets need and this machine lacks
+.PHONY: setup setup-packages setup-go setup-web setup-azure
+setup: setup-packages setup-go setup-web setup-azure ## install what the other targets need and this machine lacks
 
 setup-packages:
 	@tools/setup packages
@@ -93,3 +93,6 @@ setup-go:
 
 setup-web: setup-packages
 	@tools/setup web
+
+setup-azure: setup-packages
+	@tools/setup azure

@@ -12,7 +12,9 @@
 package bucket
 
 import (
+	"bytes"
 	"context"
+	"crypto/md5"
 	"errors"
 	"fmt"
 	"io"
@@ -67,6 +69,8 @@ type Object struct {
 	Size    int64
 	// Encoding is the content's encoding in the sense of HTTP, for stores that take it off for those who do not know it.
 	Encoding string
+	// MD5 is the sum of the content, or nil. Content that arrives otherwise is refused; the error is Transient.
+	MD5 []byte
 	// IfAbsent refuses to replace an object: the error is of kind Exists. Stores that cannot promise that do their best.
 	IfAbsent bool
 }
@@ -92,6 +96,26 @@ func Put(ctx context.Context, b Bucket, key string, r io.Reader) error {
 	defer w.Abort()
 	if _, err := io.Copy(w, r); err != nil {
 		return fmt.Errorf("bucket: write %s: %w", key, err)
+	}
+	return w.Commit()
+}
+
+// upload writes an object from where it is, and verifies it.
+func upload(ctx context.Context, b Bucket, key string, o Object) error {
+	w, err := b.Create(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	out, sum := io.Writer(w), md5.New()
+	if o.MD5 != nil {
+		out = io.MultiWriter(w, sum)
+	}
+	if _, err := io.Copy(out, io.NewSectionReader(o.Content, 0, o.Size)); err != nil {
+		return fmt.Errorf("bucket: upload %s: %w", key, err)
+	}
+	if got := sum.Sum(nil); o.MD5 != nil && !bytes.Equal(got, o.MD5) {
+		return fault.New(fault.Transient, "bucket: upload %s: the content has the sum %x instead of %x", key, got, o.MD5)
 	}
 	return w.Commit()
 }

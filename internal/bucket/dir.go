@@ -264,7 +264,7 @@ func (d *Dir) Upload(ctx context.Context, key string, o Object) error {
 			return exists(key)
 		}
 	}
-	return Put(ctx, d, key, io.NewSectionReader(o.Content, 0, o.Size))
+	return upload(ctx, d, key, o)
 }
 
 func exists(key string) error {

@@ -111,7 +111,7 @@ func (m *Mem) Upload(ctx context.Context, key string, o Object) error {
 			return exists(key)
 		}
 	}
-	return Put(ctx, m, key, io.NewSectionReader(o.Content, 0, o.Size))
+	return upload(ctx, m, key, o)
 }
 
 type memWriter struct {

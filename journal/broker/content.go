@@ -174,10 +174,14 @@ func (b *Broker) lose(journal protocol.Journal, f *indexed) bool {
 	return true
 }
 
-// readURL returns the URL from which a reader can fetch a stored fragment. That of a directory is of no use elsewhere, so
-// such fragments are always read through the broker.
+// readURL returns the URL from which a reader can fetch a stored fragment. That of a directory is of no use elsewhere, and
+// some credentials do not suffice to sign one: such fragments are always read through the broker.
 func (b *Broker) readURL(ctx context.Context, f *protocol.Fragment) (string, error) {
-	return b.sign(ctx, f, urlLife, false)
+	u, err := b.sign(ctx, f, urlLife, false)
+	if fault.Is(err, fault.Unimplemented) {
+		return "", nil
+	}
+	return u, err
 }
 
 // sign returns a URL of a stored fragment. Those of directories are left out unless they are asked for.

@@ -28,11 +28,11 @@ func opener(root string) func(context.Context, *url.URL, map[string]string) (buc
 		case "gs":
 			return cloud.OpenGCS(ctx, u.Host)
 		case "azure":
-			return cloud.OpenAzure(ctx, u.Host)
+			return cloud.OpenAzure(u.Host)
 		case "azure-ad":
 			account, rest, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
 			container, _, _ := strings.Cut(rest, "/")
-			return cloud.OpenAzureAD(ctx, u.Host, account, container)
+			return cloud.OpenAzureAD(u.Host, account, container)
 		}
 		if root == "" {
 			return nil, fault.New(fault.Precondition, "no directory is configured for file stores")

@@ -73,7 +73,7 @@ func (s *Store) key(path string) string {
 func (s *Store) Put(ctx context.Context, f *protocol.Fragment, c Content) (modified time.Time, err error) {
 	defer s.observe("put", time.Now(), &err)
 	key := s.key(f.ContentPath())
-	object := bucket.Object{Content: c, Size: c.Size, IfAbsent: true}
+	object := bucket.Object{Content: c, Size: c.Size, MD5: c.MD5[:], IfAbsent: true}
 	if f.GetCompressionCodec() == protocol.CompressionCodec_GZIP_OFFLOAD_DECOMPRESSION {
 		object.Encoding = "gzip"
 	}

@@ -132,8 +132,18 @@ func testUpload(t *testing.T, b bucket.Bucket) {
 		t.Errorf("the object is %q", got)
 	}
 	info, err := b.Stat(t.Context(), "a/bfirst")
-	if sum := md5.Sum([]byte("second")); err != nil || info.MD5 != nil && !bytes.Equal(info.MD5, sum[:]) {
-		t.Errorf("Stat = %+v, %v; want no sum or %x", info, err, sum)
+	if second := md5.Sum([]byte("second")); err != nil || info.MD5 != nil && !bytes.Equal(info.MD5, second[:]) {
+		t.Errorf("Stat = %+v, %v; want no sum or %x", info, err, second)
+	}
+	sum := md5.Sum([]byte("content"))
+	for content, ok := range map[string]bool{"content": true, "Content": false} {
+		err := b.Upload(t.Context(), fmt.Sprint("sum/", ok), bucket.Object{Content: strings.NewReader(content), Size: 7, MD5: sum[:]})
+		if ok != (err == nil) || !ok && !fault.Is(err, fault.Transient) {
+			t.Errorf("Upload of %q with the sum of \"content\": %v", content, err)
+		}
+		if _, err := b.Stat(t.Context(), fmt.Sprint("sum/", ok)); ok != (err == nil) || !ok && !fault.Is(err, fault.NotFound) {
+			t.Errorf("Stat of %q with the sum of \"content\": %v", content, err)
+		}
 	}
 	if err := upload("a//b", "x", false); !fault.Is(err, fault.Invalid) {
 		t.Errorf("Upload without a key: %v; want Invalid", err)

@@ -1,8 +1,11 @@
 // Package cloud opens buckets of object stores: S3 and what is compatible with it, Google Cloud Storage, and Azure Blob Storage.
 //
 // Credentials come from where the provider's own tools take them: the environment, files in the home directory, the machine.
-// Large objects are uploaded in parts. What is uploaded to S3 from where it is (Bucket.Upload) is not held in memory, all else
-// two or three parts at a time.
+// Objects above partSize are uploaded in parts. Nothing is held in memory that lies in a file: what is uploaded is sent from
+// where it is (Bucket.Upload), and what is written (Bucket.Create) goes to a temporary file first, unless it is small.
+//
+// Variables of the environment lead to other servers than the providers' own: AWS_ENDPOINT_URL (or S3.Endpoint),
+// STORAGE_EMULATOR_HOST for Google Cloud Storage, which then gets no credentials, and AZURE_STORAGE_SERVICE_ENDPOINT.
 //
 // The buckets are safe for concurrent use, as package bucket says.
 package cloud
@@ -10,6 +13,7 @@ package cloud
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"net/http"
@@ -17,35 +21,55 @@ import (
 	"strings"
 	"time"
 
-	"gocloud.dev/blob"
-	"gocloud.dev/gcerrors"
-
 	"github.com/daybook-dev/daybook/internal/bucket"
 	"github.com/daybook-dev/daybook/internal/fault"
 )
 
 const (
-	// partSize is the size of the parts of objects where parts are held in memory while they are under way.
-	partSize = 8 << 20
+	// partSize is the most that goes to a provider in one request, and the size of the parts of larger objects.
+	partSize = 64 << 20
 	// parts is how many parts of an object are under way at once.
 	parts = 2
+	// page is how many objects a listing asks for at once.
+	page = 1000
+	// signLimit is the longest time that a signed URL is good for, at any provider.
+	signLimit = 7 * 24 * time.Hour
 
 	contentType = "application/octet-stream"
 )
 
+// provider is a bucket at one provider. Its errors are explained by explain. Keys are valid.
+type provider interface {
+	upload(ctx context.Context, key string, o bucket.Object) error
+	// get returns what lies from offset on, at most length bytes. A negative length has no limit; it is not zero.
+	get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
+	stat(ctx context.Context, key string) (bucket.Info, error)
+	// list returns at most so many objects, and the mark of where to go on, which is empty at the end.
+	list(ctx context.Context, prefix, mark string, most int) (objects []bucket.Info, next string, err error)
+	remove(ctx context.Context, key string) error
+	sign(ctx context.Context, key string, ttl time.Duration) (string, error)
+	explain(err error) problem
+	close()
+}
+
+// problem is what an error of a provider says.
+type problem int
+
+const (
+	failed  problem = iota // and may succeed later
+	absent                 // there is no such object, or maybe no such bucket
+	missing                // there is no such bucket
+	denied                 // for lack of permission
+	exists                 // already, what was not to be replaced
+	beyond                 // the end of the object lies what was asked for
+	unknown                // to the provider is what it was asked to do
+)
+
 // object is a bucket of a provider.
 type object struct {
-	blob *blob.Bucket
+	provider
 	// base is the URL of the bucket, without a slash at its end.
 	base string
-	// upload uploads an object; nil leaves that to blob.
-	upload func(ctx context.Context, key string, o bucket.Object) error
-	// before adjusts requests to write; nil leaves them alone.
-	before func(as func(any) bool) error
-	// kind returns the kind of an error of upload, if it has one; nil if there is no upload.
-	kind func(error) (fault.Kind, bool)
-	// missing tells errors that say that there is no such bucket.
-	missing func(error) bool
 }
 
 var _ bucket.Bucket = (*object)(nil)
@@ -56,97 +80,38 @@ func (b *object) fail(ctx context.Context, op, key string, err error) error {
 		return cause
 	}
 	kind := fault.Transient
-	if b.kind != nil {
-		if kind, ok := b.kind(err); ok {
-			return fault.New(kind, "bucket: %s %s: %w", op, key, err)
-		}
-	}
-	switch code := gcerrors.Code(err); {
-	case b.missing(err):
+	switch b.explain(err) {
+	case missing:
 		return fault.New(fault.Transient, "bucket: %s %s: %w: %w", op, key, bucket.ErrMissing, err)
-	case code == gcerrors.NotFound:
+	case absent:
 		kind = fault.NotFound
-	case code == gcerrors.PermissionDenied:
+	case denied:
 		kind = fault.Denied
-	case code == gcerrors.FailedPrecondition:
+	case exists:
 		kind = fault.Exists
-	case code == gcerrors.Unimplemented:
+	case unknown:
 		kind = fault.Unimplemented
 	}
 	return fault.New(kind, "bucket: %s %s: %w", op, key, err)
 }
 
-// lookFail is fail for an object that was not found, which some stores do not tell from a bucket that is not there.
+// lookFail is fail for an object that was not found, which providers do not always tell from a bucket that is not there.
 func (b *object) lookFail(ctx context.Context, op, key string, err error) error {
-	if gcerrors.Code(err) == gcerrors.NotFound && !b.missing(err) {
-		switch there, lookErr := b.blob.IsAccessible(ctx); {
-		case lookErr != nil:
-			err = lookErr
-		case !there:
-			return fault.New(fault.Transient, "bucket: %s %s: %w: %w", op, key, bucket.ErrMissing, err)
+	if b.explain(err) == absent {
+		if _, _, listErr := b.list(ctx, key, "", 1); listErr != nil {
+			return b.bucketFail(ctx, op, key, listErr)
 		}
 	}
 	return b.fail(ctx, op, key, err)
 }
 
-func (b *object) options() *blob.WriterOptions {
-	return &blob.WriterOptions{ContentType: contentType, BufferSize: partSize, MaxConcurrency: parts, BeforeWrite: b.before}
-}
-
-// Create implements bucket.Bucket.
-func (b *object) Create(ctx context.Context, key string) (bucket.Writer, error) {
-	if err := errors.Join(bucket.ValidateKey(key), ctx.Err()); err != nil {
-		return nil, err
+// bucketFail is fail for an operation that finds no bucket, if it finds anything missing.
+func (b *object) bucketFail(ctx context.Context, op, key string, err error) error {
+	if b.explain(err) == absent {
+		err = fmt.Errorf("%w: %w", bucket.ErrMissing, err)
+		return fault.New(fault.Transient, "bucket: %s %s: %w", op, key, err)
 	}
-	outer := ctx
-	ctx, cancel := context.WithCancel(ctx)
-	w, err := b.blob.NewWriter(ctx, key, b.options())
-	if err != nil {
-		cancel()
-		return nil, b.fail(outer, "create", key, err)
-	}
-	return &writer{bucket: b, key: key, ctx: outer, cancel: cancel, w: w}, nil
-}
-
-type writer struct {
-	bucket *object
-	key    string
-	ctx    context.Context // of Create: a Writer lives within it
-	cancel context.CancelFunc
-	w      *blob.Writer
-	ended  bool
-}
-
-func (w *writer) Write(p []byte) (int, error) {
-	if err := w.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := w.w.Write(p)
-	if err != nil {
-		err = w.bucket.fail(w.ctx, "write", w.key, err)
-	}
-	return n, err
-}
-
-func (w *writer) Commit() error {
-	if err := w.ctx.Err(); err != nil {
-		return err
-	}
-	w.ended = true
-	defer w.cancel()
-	if err := w.w.Close(); err != nil {
-		return w.bucket.fail(w.ctx, "commit", w.key, err)
-	}
-	return nil
-}
-
-func (w *writer) Abort() {
-	if w.ended {
-		return
-	}
-	w.ended = true
-	w.cancel()
-	_ = w.w.Close() // it fails, since its context has ended
+	return b.fail(ctx, op, key, err)
 }
 
 // Upload implements bucket.Bucket.
@@ -154,16 +119,17 @@ func (b *object) Upload(ctx context.Context, key string, o bucket.Object) error 
 	if err := errors.Join(bucket.ValidateKey(key), ctx.Err()); err != nil {
 		return err
 	}
-	if b.upload != nil {
-		if err := b.upload(ctx, key, o); err != nil {
-			return b.fail(ctx, "upload", key, err)
+	err := b.upload(ctx, key, o)
+	if err != nil && o.IfAbsent && b.explain(err) == unknown {
+		// A server that speaks the protocol and does not know conditions.
+		if _, statErr := b.Stat(ctx, key); statErr == nil {
+			return fault.New(fault.Exists, "bucket: upload %s: there is such an object", key)
 		}
-		return nil
+		o.IfAbsent = false
+		err = b.upload(ctx, key, o)
 	}
-	opts := b.options()
-	opts.ContentEncoding, opts.IfNotExist = o.Encoding, o.IfAbsent
-	if err := b.blob.Upload(ctx, key, io.NewSectionReader(o.Content, 0, o.Size), opts); err != nil {
-		return b.fail(ctx, "upload", key, err)
+	if err != nil {
+		return b.bucketFail(ctx, "upload", key, err)
 	}
 	return nil
 }
@@ -176,16 +142,15 @@ func (b *object) Get(ctx context.Context, key string, offset, length int64) (io.
 	if offset < 0 {
 		return nil, fault.New(fault.Invalid, "bucket: get %s: offset %d", key, offset)
 	}
-	info, err := b.Stat(ctx, key)
-	if err != nil {
-		return nil, err
+	nothing := io.NopCloser(strings.NewReader(""))
+	if length == 0 {
+		_, err := b.Stat(ctx, key)
+		return nothing, err
 	}
-	// Stores refuse ranges that begin at the end or beyond.
-	if offset >= info.Size || length == 0 {
-		return io.NopCloser(strings.NewReader("")), nil
+	r, err := b.get(ctx, key, offset, length)
+	if err != nil && b.explain(err) == beyond {
+		return nothing, nil
 	}
-	length = min(length, info.Size-offset)
-	r, err := b.blob.NewRangeReader(ctx, key, offset, length, nil)
 	if err != nil {
 		return nil, b.lookFail(ctx, "get", key, err)
 	}
@@ -196,7 +161,7 @@ type reader struct {
 	ctx    context.Context // of Get: the reader lives within it
 	bucket *object
 	key    string
-	r      *blob.Reader
+	r      io.ReadCloser
 }
 
 func (r *reader) Read(p []byte) (int, error) {
@@ -217,29 +182,32 @@ func (b *object) Stat(ctx context.Context, key string) (bucket.Info, error) {
 	if err := errors.Join(bucket.ValidateKey(key), ctx.Err()); err != nil {
 		return bucket.Info{}, err
 	}
-	a, err := b.blob.Attributes(ctx, key)
+	info, err := b.stat(ctx, key)
 	if err != nil {
 		return bucket.Info{}, b.lookFail(ctx, "stat", key, err)
 	}
-	return bucket.Info{Key: key, Size: a.Size, Modified: a.ModTime, MD5: a.MD5}, nil
+	info.Key = key
+	return info, nil
 }
 
 // List implements bucket.Bucket.
 func (b *object) List(ctx context.Context, prefix string) iter.Seq2[bucket.Info, error] {
 	return func(yield func(bucket.Info, error) bool) {
-		for it := b.blob.List(&blob.ListOptions{Prefix: prefix}); ; {
-			o, err := it.Next(ctx)
-			if errors.Is(err, io.EOF) {
-				return
-			}
+		for mark := ""; ; {
+			objects, next, err := b.list(ctx, prefix, mark, page)
 			if err != nil {
-				yield(bucket.Info{}, b.fail(ctx, "list", prefix, err))
+				yield(bucket.Info{}, b.bucketFail(ctx, "list", prefix, err))
 				return
 			}
-			if strings.HasSuffix(o.Key, "/") {
-				continue // a console's idea of a directory
+			for _, o := range objects {
+				if strings.HasSuffix(o.Key, "/") {
+					continue // a console's idea of a directory
+				}
+				if !yield(o, nil) {
+					return
+				}
 			}
-			if !yield(bucket.Info{Key: o.Key, Size: o.Size, Modified: o.ModTime, MD5: o.MD5}, nil) {
+			if mark = next; mark == "" {
 				return
 			}
 		}
@@ -251,7 +219,7 @@ func (b *object) Delete(ctx context.Context, key string) error {
 	if err := errors.Join(bucket.ValidateKey(key), ctx.Err()); err != nil {
 		return err
 	}
-	err := b.blob.Delete(ctx, key)
+	err := b.remove(ctx, key)
 	if err == nil {
 		return nil
 	}
@@ -261,12 +229,12 @@ func (b *object) Delete(ctx context.Context, key string) error {
 	return err
 }
 
-// SignedURL implements bucket.Bucket.
+// SignedURL implements bucket.Bucket. The URL is good for a week at most.
 func (b *object) SignedURL(ctx context.Context, key string, ttl time.Duration) (string, error) {
 	if err := bucket.ValidateKey(key); err != nil {
 		return "", err
 	}
-	u, err := b.blob.SignedURL(ctx, key, &blob.SignedURLOptions{Expiry: ttl, Method: http.MethodGet})
+	u, err := b.sign(ctx, key, min(ttl, signLimit))
 	if err != nil {
 		return "", b.fail(ctx, "sign a URL of", key, err)
 	}
@@ -294,4 +262,40 @@ func (b *object) KeyOf(s string) (string, error) {
 }
 
 // Close implements bucket.Bucket.
-func (b *object) Close() error { return b.blob.Close() }
+func (b *object) Close() error {
+	b.close()
+	return nil
+}
+
+// adjust makes connections those of this package: objects arrive as they are stored, whatever their encoding, and a server
+// that does not answer is not waited for without end.
+func adjust(t *http.Transport) {
+	t.DisableCompression = true
+	t.MaxIdleConnsPerHost = 32
+	t.ResponseHeaderTimeout = 2 * time.Minute
+}
+
+func newTransport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	adjust(t)
+	return t
+}
+
+// rangeOf returns the value of the header Range; it is empty for a whole object.
+func rangeOf(offset, length int64) string {
+	switch {
+	case length > 0:
+		return fmt.Sprintf("bytes=%d-%d", offset, offset+min(length, 1<<63-1-offset)-1)
+	case offset > 0:
+		return fmt.Sprintf("bytes=%d-", offset)
+	}
+	return ""
+}
+
+// checkRange fails if a server did not heed the range: then the header Content-Range of its answer is not about offset.
+func checkRange(offset int64, contentRange string) error {
+	if offset > 0 && !strings.HasPrefix(contentRange, fmt.Sprintf("bytes %d-", offset)) {
+		return fmt.Errorf("the server gives the range %q instead of the one from %d", contentRange, offset)
+	}
+	return nil
+}

@@ -2,37 +2,16 @@ package cloud
 
 import (
 	"context"
+	"net/url"
 	"sync"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/to"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/service"
-	"gocloud.dev/blob/azureblob"
-
-	"github.com/daybook-dev/daybook/internal/bucket"
-	"github.com/daybook-dev/daybook/internal/fault"
 )
-
-// delegated is a container that is opened without the account's key. URLs are signed with a key that the service lends
-// for a while.
-type delegated struct {
-	bucket.Bucket
-	signer *signer
-}
-
-// SignedURL implements bucket.Bucket.
-func (d *delegated) SignedURL(ctx context.Context, key string, ttl time.Duration) (string, error) {
-	if err := bucket.ValidateKey(key); err != nil {
-		return "", err
-	}
-	u, err := d.signer.sign(ctx, key, ttl)
-	if err != nil {
-		return "", fault.New(fault.Transient, "bucket: sign a URL of %s: %w", key, err)
-	}
-	return u, nil
-}
 
 const (
 	// lease is how long a key is lent. It is renewed at half of that, so URLs may live for the other half.
@@ -41,17 +20,22 @@ const (
 	skew = 5 * time.Minute
 )
 
+// signer signs URLs of a container that is opened without the account's key, with a key that the service lends for a while.
 type signer struct {
-	account, container string
-	cred               azcore.TokenCredential
+	client             *service.Client
+	address, container string
 
 	mu    sync.Mutex
 	key   *service.UserDelegationCredential
 	until time.Time
 }
 
-func newSigner(account, container string, cred azcore.TokenCredential) *signer {
-	return &signer{account: account, container: container, cred: cred}
+func newSigner(address, container string, cred azcore.TokenCredential, options policy.ClientOptions) (*signer, error) {
+	client, err := service.NewClient(address, cred, &service.ClientOptions{ClientOptions: options})
+	if err != nil {
+		return nil, err
+	}
+	return &signer{client: client, address: address, container: container}, nil
 }
 
 func (s *signer) sign(ctx context.Context, key string, ttl time.Duration) (string, error) {
@@ -68,16 +52,7 @@ func (s *signer) sign(ctx context.Context, key string, ttl time.Duration) (strin
 	if err != nil {
 		return "", err
 	}
-	address, err := containerURL(s.account, s.container)
-	if err != nil {
-		return "", err
-	}
-	parts, err := sas.ParseURL(address)
-	if err != nil {
-		return "", err
-	}
-	parts.BlobName, parts.SAS = key, query
-	return parts.String(), nil
+	return s.address + "/" + s.container + "/" + url.PathEscape(key) + "?" + query.Encode(), nil
 }
 
 // lent returns a key that is good for ttl.
@@ -87,20 +62,12 @@ func (s *signer) lent(ctx context.Context, now time.Time, ttl time.Duration) (*s
 	if s.key != nil && s.until.Sub(now) > max(ttl, lease/2) {
 		return s.key, nil
 	}
-	address, err := azureblob.NewServiceURL(&azureblob.ServiceURLOptions{AccountName: s.account})
-	if err != nil {
-		return nil, err
-	}
-	client, err := service.NewClient(string(address), s.cred, nil)
-	if err != nil {
-		return nil, err
-	}
-	until := now.Add(max(lease, ttl+lease/2))
+	until := now.Add(min(max(lease, ttl+lease/2), signLimit))
 	info := service.KeyInfo{
 		Start:  to.Ptr(now.Add(-skew).Format(sas.TimeFormat)),
 		Expiry: to.Ptr(until.Format(sas.TimeFormat)),
 	}
-	key, err := client.GetUserDelegationCredential(ctx, info, nil)
+	key, err := s.client.GetUserDelegationCredential(ctx, info, nil)
 	if err != nil {
 		return nil, err
 	}

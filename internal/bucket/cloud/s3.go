@@ -2,16 +2,19 @@ package cloud
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
-	tmtypes "github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
-	"gocloud.dev/blob/s3blob"
 
 	"github.com/daybook-dev/daybook/internal/bucket"
 	"github.com/daybook-dev/daybook/internal/fault"
@@ -37,6 +40,7 @@ func OpenS3(ctx context.Context, o S3) (bucket.Bucket, error) {
 		// Compatible stores do not know the checksums that newer SDKs send and want everywhere.
 		config.WithRequestChecksumCalculation(aws.RequestChecksumCalculationWhenRequired),
 		config.WithResponseChecksumValidation(aws.ResponseChecksumValidationWhenRequired),
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTransportOptions(adjust)),
 	}
 	if o.Profile != "" {
 		load = append(load, config.WithSharedConfigProfile(o.Profile))
@@ -57,48 +61,106 @@ func OpenS3(ctx context.Context, o S3) (bucket.Bucket, error) {
 			so.UsePathStyle = true
 		}
 	})
-	b, err := s3blob.OpenBucket(ctx, client, o.Bucket, &s3blob.Options{
-		EncryptionType: types.ServerSideEncryption(o.SSE), KMSEncryptionID: o.SSEKMSKeyID,
-		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
-	})
-	if err != nil {
-		return nil, fault.New(fault.Precondition, "open S3 bucket %s: %w", o.Bucket, err)
-	}
-	up := &s3Uploader{S3: o, client: client}
-	return &object{blob: b, base: "s3://" + o.Bucket, upload: up.upload, before: o.before, kind: s3Kind, missing: noSuchS3Bucket}, nil
+	return &object{provider: &s3Bucket{S3: o, client: client}, base: "s3://" + o.Bucket}, nil
 }
 
-func (o S3) before(as func(any) bool) error {
-	var in *transfermanager.UploadObjectInput
-	if !as(&in) {
+// s3Bucket is a bucket of S3.
+type s3Bucket struct {
+	S3
+	client *s3.Client
+}
+
+func (b *s3Bucket) get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.Bucket, Key: &key, Range: text(rangeOf(offset, length))})
+	if err != nil {
+		return nil, err
+	}
+	if err := checkRange(offset, aws.ToString(out.ContentRange)); err != nil {
+		return nil, errors.Join(err, out.Body.Close())
+	}
+	return out.Body, nil
+}
+
+func (b *s3Bucket) stat(ctx context.Context, key string) (bucket.Info, error) {
+	out, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.Bucket, Key: &key})
+	if err != nil {
+		return bucket.Info{}, err
+	}
+	info := bucket.Info{Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified)}
+	if out.ServerSideEncryption == "" || out.ServerSideEncryption == types.ServerSideEncryptionAes256 {
+		info.MD5 = sumOfETag(aws.ToString(out.ETag))
+	}
+	return info, nil
+}
+
+// sumOfETag returns the MD5 sum that an entity tag is, unless the object was uploaded in parts or encrypted with a key.
+func sumOfETag(tag string) []byte {
+	sum, err := hex.DecodeString(strings.Trim(tag, `"`))
+	if err != nil || len(sum) != 16 {
 		return nil
 	}
-	if o.ACL != "" {
-		in.ACL = tmtypes.ObjectCannedACL(o.ACL)
-	}
-	if o.StorageClass != "" {
-		in.StorageClass = tmtypes.StorageClass(o.StorageClass)
-	}
-	return nil
+	return sum
 }
 
-func noSuchS3Bucket(err error) bool { return s3Code(err) == "NoSuchBucket" }
-
-// s3Kind returns the kind of an error that did not come by way of blob.
-func s3Kind(err error) (fault.Kind, bool) {
-	switch s3Code(err) {
-	case "PreconditionFailed":
-		return fault.Exists, true
-	case "AccessDenied", "Forbidden":
-		return fault.Denied, true
+func (b *s3Bucket) list(ctx context.Context, prefix, mark string, most int) (objects []bucket.Info, next string, err error) {
+	out, err := b.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{
+		Bucket: &b.Bucket, Prefix: text(prefix), ContinuationToken: text(mark), MaxKeys: aws.Int32(int32(most)),
+	})
+	if err != nil {
+		return nil, "", err
 	}
-	return 0, false
+	for _, o := range out.Contents {
+		objects = append(objects, bucket.Info{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified)})
+	}
+	if aws.ToBool(out.IsTruncated) {
+		next = aws.ToString(out.NextContinuationToken)
+	}
+	return objects, next, nil
 }
 
-func s3Code(err error) string {
+func (b *s3Bucket) remove(ctx context.Context, key string) error {
+	_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.Bucket, Key: &key})
+	return err
+}
+
+func (b *s3Bucket) sign(ctx context.Context, key string, ttl time.Duration) (string, error) {
+	signed, err := s3.NewPresignClient(b.client).PresignGetObject(ctx, &s3.GetObjectInput{Bucket: &b.Bucket, Key: &key}, s3.WithPresignExpires(ttl))
+	if err != nil {
+		return "", err
+	}
+	return signed.URL, nil
+}
+
+func (*s3Bucket) close() {}
+
+func (*s3Bucket) explain(err error) problem {
+	code, status := "", 0
 	var api smithy.APIError
 	if errors.As(err, &api) {
-		return api.ErrorCode()
+		code = api.ErrorCode()
 	}
-	return ""
+	var response *awshttp.ResponseError
+	if errors.As(err, &response) {
+		status = response.HTTPStatusCode()
+	}
+	switch code {
+	case "NoSuchBucket":
+		return missing
+	case "NoSuchUpload", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "RequestTimeTooSkewed":
+		// What is wrong is not what the caller may do.
+		return failed
+	case "NotImplemented":
+		return unknown
+	}
+	switch status {
+	case http.StatusNotFound:
+		return absent
+	case http.StatusForbidden:
+		return denied
+	case http.StatusPreconditionFailed:
+		return exists
+	case http.StatusRequestedRangeNotSatisfiable:
+		return beyond
+	}
+	return failed
 }

@@ -2,6 +2,8 @@ package cloud
 
 import (
 	"context"
+	"crypto/md5"
+	"encoding/base64"
 	"io"
 	"time"
 
@@ -13,37 +15,27 @@ import (
 	"github.com/daybook-dev/daybook/internal/bucket"
 )
 
-const (
-	// s3Part is the most that goes to S3 in one request, and the size of the parts of larger objects.
-	s3Part = 64 << 20
-	// abortLimit is how long the parts of a failed upload may take to be dropped.
-	abortLimit = 10 * time.Second
-)
+// abortLimit is how long the parts of a failed upload may take to be dropped.
+const abortLimit = 10 * time.Second
 
-// s3Uploader uploads objects from where they are: neither they nor their parts are held in memory.
-type s3Uploader struct {
-	S3
-	client *s3.Client
-}
-
-func (u *s3Uploader) upload(ctx context.Context, key string, o bucket.Object) error {
-	if o.Size > s3Part {
-		return u.uploadParts(ctx, key, o)
+func (b *s3Bucket) upload(ctx context.Context, key string, o bucket.Object) error {
+	if o.Size > partSize {
+		return b.uploadParts(ctx, key, o)
 	}
-	_, err := u.client.PutObject(ctx, &s3.PutObjectInput{
-		Bucket: &u.Bucket, Key: &key, Body: io.NewSectionReader(o.Content, 0, o.Size), ContentLength: &o.Size,
+	_, err := b.client.PutObject(ctx, &s3.PutObjectInput{
+		Bucket: &b.Bucket, Key: &key, Body: io.NewSectionReader(o.Content, 0, o.Size), ContentLength: &o.Size, ContentMD5: base64Of(o.MD5),
 		ContentType: aws.String(contentType), ContentEncoding: text(o.Encoding), IfNoneMatch: ifNoneMatch(o),
-		ACL: types.ObjectCannedACL(u.ACL), StorageClass: types.StorageClass(u.StorageClass),
-		ServerSideEncryption: types.ServerSideEncryption(u.SSE), SSEKMSKeyId: text(u.SSEKMSKeyID),
+		ACL: types.ObjectCannedACL(b.ACL), StorageClass: types.StorageClass(b.StorageClass),
+		ServerSideEncryption: types.ServerSideEncryption(b.SSE), SSEKMSKeyId: text(b.SSEKMSKeyID),
 	})
 	return err
 }
 
-func (u *s3Uploader) uploadParts(ctx context.Context, key string, o bucket.Object) (err error) {
-	made, err := u.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
-		Bucket: &u.Bucket, Key: &key, ContentType: aws.String(contentType), ContentEncoding: text(o.Encoding),
-		ACL: types.ObjectCannedACL(u.ACL), StorageClass: types.StorageClass(u.StorageClass),
-		ServerSideEncryption: types.ServerSideEncryption(u.SSE), SSEKMSKeyId: text(u.SSEKMSKeyID),
+func (b *s3Bucket) uploadParts(ctx context.Context, key string, o bucket.Object) (err error) {
+	made, err := b.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
+		Bucket: &b.Bucket, Key: &key, ContentType: aws.String(contentType), ContentEncoding: text(o.Encoding),
+		ACL: types.ObjectCannedACL(b.ACL), StorageClass: types.StorageClass(b.StorageClass),
+		ServerSideEncryption: types.ServerSideEncryption(b.SSE), SSEKMSKeyId: text(b.SSEKMSKeyID),
 	})
 	if err != nil {
 		return err
@@ -55,19 +47,24 @@ func (u *s3Uploader) uploadParts(ctx context.Context, key string, o bucket.Objec
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortLimit)
 		defer cancel()
 		// What is left is the business of the bucket's life-cycle rules.
-		_, _ = u.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.Bucket, Key: &key, UploadId: made.UploadId})
+		_, _ = b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.Bucket, Key: &key, UploadId: made.UploadId})
 	}()
-	done := make([]types.CompletedPart, (o.Size+s3Part-1)/s3Part)
+	done := make([]types.CompletedPart, (o.Size+partSize-1)/partSize)
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(parts)
 	for i := range done {
-		at := int64(i) * s3Part
-		size := min(s3Part, o.Size-at)
+		at := int64(i) * partSize
+		size := min(partSize, o.Size-at)
 		group.Go(func() error {
 			number := aws.Int32(int32(i) + 1)
-			out, err := u.client.UploadPart(groupCtx, &s3.UploadPartInput{
-				Bucket: &u.Bucket, Key: &key, UploadId: made.UploadId, PartNumber: number,
-				Body: io.NewSectionReader(o.Content, at, size), ContentLength: &size,
+			body := io.NewSectionReader(o.Content, at, size)
+			sum, err := sumOf(body)
+			if err != nil {
+				return err
+			}
+			out, err := b.client.UploadPart(groupCtx, &s3.UploadPartInput{
+				Bucket: &b.Bucket, Key: &key, UploadId: made.UploadId, PartNumber: number,
+				Body: body, ContentLength: &size, ContentMD5: base64Of(sum),
 			})
 			if err == nil {
 				done[i] = types.CompletedPart{ETag: out.ETag, PartNumber: number}
@@ -78,8 +75,8 @@ func (u *s3Uploader) uploadParts(ctx context.Context, key string, o bucket.Objec
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	_, err = u.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
-		Bucket: &u.Bucket, Key: &key, UploadId: made.UploadId, IfNoneMatch: ifNoneMatch(o),
+	_, err = b.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+		Bucket: &b.Bucket, Key: &key, UploadId: made.UploadId, IfNoneMatch: ifNoneMatch(o),
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: done},
 	})
 	return err
@@ -90,6 +87,20 @@ func ifNoneMatch(o bucket.Object) *string {
 		return aws.String("*")
 	}
 	return nil
+}
+
+// sumOf returns the MD5 sum of a part of an object, which is at its beginning before and after.
+func sumOf(part io.ReadSeeker) ([]byte, error) {
+	sum := md5.New()
+	if _, err := io.Copy(sum, part); err != nil {
+		return nil, err
+	}
+	_, err := part.Seek(0, io.SeekStart)
+	return sum.Sum(nil), err
+}
+
+func base64Of(sum []byte) *string {
+	return text(base64.StdEncoding.EncodeToString(sum))
 }
 
 // text returns nil for what is not set.
