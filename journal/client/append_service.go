@@ -176,11 +176,17 @@ func (s *AppendService) queue(journal pb.Journal) *queue {
 
 // StartAppend implements AsyncJournalClient.
 func (s *AppendService) StartAppend(req *pb.AppendRequest, dependencies OpFutures) *AsyncAppend {
-	if err := validateStart(req); err != nil {
-		return refusedAppend(req, err)
-	}
+	journal := pb.Journal(req.GetJournal()).StripMeta()
 	s.mu.Lock()
-	q := s.queue(pb.Journal(req.Journal).StripMeta())
+	q := s.queues[journal]
+	if q == nil {
+		// Else start validates, unless the request equals one that was.
+		if err := validateStart(req); err != nil {
+			s.mu.Unlock()
+			return refusedAppend(req, err)
+		}
+		q = s.queue(journal)
+	}
 	q.mu.Lock()
 	s.mu.Unlock()
 	return q.start(req, dependencies) // Unlocks.

@@ -53,8 +53,14 @@ func (q *queue) start(req *pb.AppendRequest, deps OpFutures) *AsyncAppend {
 	}
 	q.waiting--
 
-	p := q.open(req, deps)
+	p := q.joins(req, deps)
 	if p == nil {
+		if err := validateStart(req); err != nil {
+			q.mu.Unlock()
+			q.service.forget(q)
+			return refusedAppend(req, err)
+		}
+		q.complete()
 		p = &AsyncAppend{
 			op:       NewAsyncOperation(),
 			request:  proto.CloneOf(req),
@@ -72,8 +78,8 @@ func (q *queue) start(req *pb.AppendRequest, deps OpFutures) *AsyncAppend {
 	return p
 }
 
-// open returns the last batch if the request may join it. Otherwise that batch is complete.
-func (q *queue) open(req *pb.AppendRequest, deps OpFutures) *AsyncAppend {
+// joins returns the last batch if the request may join it.
+func (q *queue) joins(req *pb.AppendRequest, deps OpFutures) *AsyncAppend {
 	if len(q.chain) == 0 {
 		return nil
 	}
@@ -81,12 +87,20 @@ func (q *queue) open(req *pb.AppendRequest, deps OpFutures) *AsyncAppend {
 	if !last.sealed && last.file.contentLength() <= q.service.maxBatch && deps.IsSubsetOf(last.deps) && equalRequests(last.request, req) {
 		return last
 	}
+	return nil
+}
+
+// complete seals the last batch, since another one follows.
+func (q *queue) complete() {
+	if len(q.chain) == 0 {
+		return
+	}
+	last := q.chain[len(q.chain)-1]
 	last.sealed = true
 	if len(q.chain) > 1 {
 		// It will be some time until it is sent; there may be many of them by then.
 		last.file.rest()
 	}
-	return nil
 }
 
 // release commits or rolls back what the holder wrote.

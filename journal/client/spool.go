@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/internal/filelock"
@@ -34,13 +35,14 @@ type spool struct {
 	lock  *filelock.Lock
 	limit int64 // Zero for none.
 
-	mu      sync.Mutex
-	closed  bool
-	seq     uint64
-	used    int64
-	bytes   int64 // Pending content.
-	batches int
-	freed   chan struct{} // Closed when used shrinks; nil if nobody waits.
+	bytes   atomic.Int64 // Pending content.
+	batches atomic.Int64
+
+	mu     sync.Mutex
+	closed bool
+	seq    uint64
+	used   int64         // Counted if there is a limit.
+	freed  chan struct{} // Closed when used shrinks; nil if nobody waits.
 }
 
 func newSpool(fsys vfs.FS, dir string, limit int64) *spool {
@@ -177,10 +179,10 @@ func (sp *spool) create(req *pb.AppendRequest, dependent bool) (*spoolFile, erro
 	return f, nil
 }
 
-// make creates the file itself.
+// make creates the file itself. One without a directory is made when there is much in it.
 func (f *spoolFile) make() (err error) {
 	if f.spool.dir == "" {
-		return f.makeUnlinked()
+		return nil
 	}
 	dir := filepath.Join(f.spool.dir, escapeJournal(pb.Journal(f.request.Journal).StripMeta()))
 	if err := f.spool.fs.MkdirAll(dir); err != nil {
@@ -205,7 +207,7 @@ func (f *spoolFile) makeUnlinked() (err error) {
 
 // open opens a file that rests.
 func (f *spoolFile) open() (err error) {
-	if f.file != nil {
+	if f.file != nil || f.spool.dir == "" {
 		return nil
 	}
 	if f.file, err = f.spool.fs.Open(f.path); err != nil {
@@ -214,9 +216,18 @@ func (f *spoolFile) open() (err error) {
 	return nil
 }
 
-// rest closes a file that can be opened again.
+// rest closes a file that can be opened again, and gives the memory of another one back.
 func (f *spoolFile) rest() {
-	if f == nil || f.file == nil || f.spool.dir == "" {
+	if f == nil {
+		return
+	}
+	if f.spool.dir == "" {
+		if f.flush() == nil { // else it stays where it is
+			f.tail = nil
+		}
+		return
+	}
+	if f.file == nil {
 		return
 	}
 	// Nothing depends on it: what was written is with the operating system already.
@@ -263,21 +274,25 @@ func (f *spoolFile) remove() {
 	}
 	if f.dir != "" {
 		_ = os.RemoveAll(f.dir)
-	} else {
+	} else if f.path != "" {
 		_ = f.spool.fs.Remove(f.path)
 	}
+	f.tail, f.flushed = nil, 0
 	f.spool.unreserve(f.size)
 	f.size = 0
 }
 
 // reserve takes n bytes of the limit.
 func (sp *spool) reserve(n int64) error {
+	if sp.limit == 0 {
+		return nil
+	}
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	if sp.closed {
 		return fault.New(fault.Canceled, "the append service is closed")
 	}
-	if sp.limit != 0 && sp.used+n > sp.limit {
+	if sp.used+n > sp.limit {
 		return fault.New(fault.Exhausted, "spool is full: %d of %d bytes are waiting to be sent", sp.used, sp.limit)
 	}
 	sp.used += n
@@ -285,6 +300,9 @@ func (sp *spool) reserve(n int64) error {
 }
 
 func (sp *spool) unreserve(n int64) {
+	if sp.limit == 0 {
+		return
+	}
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
 	sp.used -= n
@@ -313,17 +331,15 @@ func (sp *spool) room(n int64) (<-chan struct{}, error) {
 }
 
 // pend counts content that was released, or, negative, that need not be sent any more.
-func (sp *spool) pend(bytes int64, batches int) {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	sp.bytes += bytes
-	sp.batches += batches
+func (sp *spool) pend(bytes, batches int64) {
+	sp.bytes.Add(bytes)
+	if batches != 0 {
+		sp.batches.Add(batches)
+	}
 }
 
 func (sp *spool) pending() (bytes int64, batches int) {
-	sp.mu.Lock()
-	defer sp.mu.Unlock()
-	return sp.bytes, sp.batches
+	return sp.bytes.Load(), int(sp.batches.Load())
 }
 
 // close forbids further files and gives the directory back.

@@ -46,7 +46,11 @@ type spoolFile struct {
 	request   *pb.AppendRequest
 	dependent bool
 
-	file vfs.File // nil while it rests.
+	file vfs.File // nil while it rests, and while all that there is of an unlinked one is in tail.
+	// tail is what is yet to be written to an unlinked file, from position flushed on. Such a file does not survive the
+	// process anyway, so it is written in large pieces, or not at all.
+	tail    []byte
+	flushed int64
 	// begin and end enclose the records of successful releases, which have so much content.
 	begin, end, content int64
 	// size is what the file occupies of the spool's limit.
@@ -147,6 +151,9 @@ func (f *spoolFile) recover() error {
 	}
 }
 
+// maxTail is how much of an unlinked file is kept in memory at most.
+const maxTail = 256 << 10
+
 // writeAt writes within the spool's limit.
 func (f *spoolFile) writeAt(p []byte, off int64) error {
 	if grow := off + int64(len(p)) - f.size; grow > 0 {
@@ -155,12 +162,98 @@ func (f *spoolFile) writeAt(p []byte, off int64) error {
 		}
 		f.size += grow
 	}
+	if f.spool.dir == "" {
+		return f.writeTail(p, off)
+	}
+	return f.writeFile(p, off)
+}
+
+func (f *spoolFile) writeFile(p []byte, off int64) error {
 	if _, err := f.file.WriteAt(p, off); err != nil {
 		if vfs.IsNoSpace(err) {
 			return fault.New(fault.Exhausted, "write spool: %w", err)
 		}
 		return fmt.Errorf("write spool: %w", err)
 	}
+	return nil
+}
+
+// writeTail writes to an unlinked file. All that is in it before off has been written, but for the space of a record's header.
+func (f *spoolFile) writeTail(p []byte, off int64) error {
+	if off < f.flushed {
+		return f.writeFile(p, off) // a header; what follows it was written before
+	}
+	at := int(off - f.flushed)
+	for len(f.tail) < at {
+		f.tail = append(f.tail, 0)
+	}
+	if len(p) >= maxTail && at == len(f.tail) {
+		if err := f.flush(); err != nil {
+			return err
+		}
+		if err := f.writeFile(p, off); err != nil {
+			return err
+		}
+		f.flushed += int64(len(p))
+		return nil
+	}
+	if n := copy(f.tail[at:], p); n < len(p) {
+		f.tail = append(f.tail, p[n:]...)
+	}
+	if len(f.tail) >= maxTail {
+		return f.flush()
+	}
+	return nil
+}
+
+// flush writes the tail of an unlinked file.
+func (f *spoolFile) flush() error {
+	if len(f.tail) == 0 {
+		return nil
+	}
+	if f.file == nil {
+		if err := f.makeUnlinked(); err != nil {
+			if vfs.IsNoSpace(err) {
+				return fault.New(fault.Exhausted, "create spool file: %w", err)
+			}
+			return fmt.Errorf("create spool file: %w", err)
+		}
+	}
+	if err := f.writeFile(f.tail, f.flushed); err != nil {
+		return err
+	}
+	f.flushed += int64(len(f.tail))
+	f.tail = f.tail[:0]
+	return nil
+}
+
+// readAt fills p, or fails.
+func (f *spoolFile) readAt(p []byte, off int64) error {
+	if f.spool.dir == "" {
+		if inFile := max(0, f.flushed-off); inFile < int64(len(p)) {
+			if n := copy(p[inFile:], f.tail[max(0, off-f.flushed):]); n < len(p)-int(inFile) {
+				return io.EOF
+			}
+			p = p[:inFile]
+		}
+		if len(p) == 0 {
+			return nil
+		}
+	}
+	_, err := f.file.ReadAt(p, off)
+	return err
+}
+
+// cut removes what is behind the last release.
+func (f *spoolFile) cut() error {
+	if f.spool.dir == "" && f.end >= f.flushed {
+		f.tail = f.tail[:f.end-f.flushed]
+		return nil
+	}
+	if err := f.file.Truncate(f.end); err != nil {
+		return err
+	}
+	f.tail, f.flushed = nil, f.end
 	return nil
 }
 
@@ -264,7 +357,7 @@ func (w *recordWriter) rollback() bool {
 	if f == nil || f.size == f.end {
 		return true
 	}
-	if err := f.file.Truncate(f.end); err != nil {
+	if err := f.cut(); err != nil {
 		return false
 	}
 	f.spool.unreserve(f.size - f.end)
@@ -308,7 +401,7 @@ func (r *recordReader) next(buf []byte) ([]byte, error) {
 			return nil, nil
 		}
 		raw := buf[:n]
-		if _, err := r.file.file.ReadAt(raw, r.pos); err != nil {
+		if err := r.file.readAt(raw, r.pos); err != nil {
 			return nil, damagedOr(err, "file is cut off")
 		}
 		used, out, err := r.strip(raw)
