@@ -23,9 +23,15 @@ func (c *completionCmd) Run(e *env) error {
 			b.WriteString("autoload -U +X bashcompinit && bashcompinit\n")
 		}
 		b.WriteString("_daybook() {\n  local cur=${COMP_WORDS[COMP_CWORD]} words\n  if [ \"$COMP_CWORD\" -eq 1 ]; then\n")
-		fmt.Fprintf(&b, "    words=%q\n  else\n    case ${COMP_WORDS[1]} in\n", strings.Join(commands(e.model), " "))
+		fmt.Fprintf(&b, "    words=%q\n  else\n    case ${COMP_WORDS[1]} in\n", strings.Join(commands(e.model.Children), " "))
 		for _, n := range e.model.Children {
-			fmt.Fprintf(&b, "      %s) words=%q ;;\n", n.Name, strings.Join(flags(e.model, n), " "))
+			fmt.Fprintf(&b, "      %s) words=%q ;;\n", n.Name, strings.Join(append(commands(n.Children), flags(e.model, n)...), " "))
+		}
+		b.WriteString("    esac\n    [ \"$COMP_CWORD\" -eq 2 ] || case ${COMP_WORDS[1]}/${COMP_WORDS[2]} in\n")
+		for _, n := range e.model.Children {
+			for _, c := range n.Children {
+				fmt.Fprintf(&b, "      %s/%s) words=%q ;;\n", n.Name, c.Name, strings.Join(flags(e.model, c), " "))
+			}
 		}
 		b.WriteString(`    esac
     # The words of the command that is run complete as they do without us.
@@ -40,14 +46,17 @@ func (c *completionCmd) Run(e *env) error {
   fi
   COMPREPLY=($(compgen -W "$words" -- "$cur"))
 }
-complete -F _daybook daybook
+complete -o default -F _daybook daybook
 `)
 	case "fish":
 		b.WriteString("complete -c daybook -f\n")
 		for _, n := range e.model.Children {
 			fmt.Fprintf(&b, "complete -c daybook -n __fish_use_subcommand -a %s -d %s\n", n.Name, quoteFish(n.Help))
-			for _, f := range append(append([]*kong.Flag{}, e.model.Flags...), n.Flags...) {
-				fmt.Fprintf(&b, "complete -c daybook -n '__fish_seen_subcommand_from %s' -l %s -d %s\n", n.Name, f.Name, quoteFish(f.Help))
+			fishFlags(&b, n.Name, append(append([]*kong.Flag{}, e.model.Flags...), n.Flags...))
+			for _, c := range n.Children {
+				fmt.Fprintf(&b, "complete -c daybook -n '__fish_seen_subcommand_from %s; and not __fish_seen_subcommand_from %s' -a %s -d %s\n",
+					n.Name, strings.Join(commands(n.Children), " "), c.Name, quoteFish(c.Help))
+				fishFlags(&b, n.Name+"; and __fish_seen_subcommand_from "+c.Name, c.Flags)
 			}
 		}
 		b.WriteString("complete -c daybook -n '__fish_seen_subcommand_from cat tail ls' -a '(daybook ls --paths 2>/dev/null)'\n")
@@ -57,9 +66,16 @@ complete -F _daybook daybook
 	return err
 }
 
-func commands(m *kong.Application) []string {
+// fishFlags completes flags behind commands.
+func fishFlags(b *strings.Builder, behind string, flags []*kong.Flag) {
+	for _, f := range flags {
+		fmt.Fprintf(b, "complete -c daybook -n '__fish_seen_subcommand_from %s' -l %s -d %s\n", behind, f.Name, quoteFish(f.Help))
+	}
+}
+
+func commands(nodes []*kong.Node) []string {
 	var out []string
-	for _, n := range m.Children {
+	for _, n := range nodes {
 		out = append(out, n.Name)
 	}
 	return out

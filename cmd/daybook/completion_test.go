@@ -48,6 +48,12 @@ func TestBashCompletion(t *testing.T) {
 	if got := complete(t, script, "daybook", "run", "--pre"); !slices.Equal(got, []string{"--prefix"}) {
 		t.Errorf("daybook run --pre: %q", got)
 	}
+	if got := complete(t, script, "daybook", "journals", "s"); !slices.Equal(got, []string{"suspend", "store-health"}) {
+		t.Errorf("daybook journals s: %q", got)
+	}
+	if got := complete(t, script, "daybook", "journals", "read", "--offsets"); !slices.Equal(got, []string{"--offsets", "--offsets-out"}) {
+		t.Errorf("daybook journals read --offsets: %q", got)
+	}
 	if got := complete(t, script, "daybook", "run", "bas"); !slices.Contains(got, "bash") {
 		t.Errorf("daybook run bas: %q", got)
 	}

@@ -18,19 +18,23 @@ import (
 
 // journalsCmd is the family of commands for journals themselves, Daybook's own and those of other brokers.
 type journalsCmd struct {
-	List      journalsListCmd      `cmd:"" help:"List journals."`
-	Apply     journalsApplyCmd     `cmd:"" help:"Create, change and delete journals as a file says."`
-	Edit      journalsEditCmd      `cmd:"" help:"Change journals in an editor."`
-	Read      journalsReadCmd      `cmd:"" help:"Print the content of journals."`
-	Append    journalsAppendCmd    `cmd:"" help:"Append what comes on stdin."`
-	Fragments journalsFragmentsCmd `cmd:"" help:"List the fragments that journals are kept in."`
-	Prune     journalsPruneCmd     `cmd:"" help:"Delete the stored fragments that are past their retention."`
-	Suspend   journalsSuspendCmd   `cmd:"" help:"Suspend journals that nobody appends to."`
-	ResetHead journalsResetHeadCmd `cmd:"" name:"reset-head" help:"Make journals writable again whose brokers have lost the end of them."`
+	List        journalsListCmd        `cmd:"" help:"List journals."`
+	Apply       journalsApplyCmd       `cmd:"" help:"Create, change and delete journals as a file says."`
+	Edit        journalsEditCmd        `cmd:"" help:"Change journals in an editor."`
+	Read        journalsReadCmd        `cmd:"" help:"Print the content of journals."`
+	Append      journalsAppendCmd      `cmd:"" help:"Append what comes on stdin."`
+	Fragments   journalsFragmentsCmd   `cmd:"" help:"List the fragments that journals are kept in."`
+	Prune       journalsPruneCmd       `cmd:"" help:"Delete the stored fragments that are past their retention."`
+	Suspend     journalsSuspendCmd     `cmd:"" help:"Suspend journals that nobody appends to."`
+	ResetHead   journalsResetHeadCmd   `cmd:"" name:"reset-head" help:"Make journals writable again whose brokers have lost the end of them."`
+	StoreHealth journalsStoreHealthCmd `cmd:"" name:"store-health" help:"Check that a broker can use a store."`
 }
 
 // connectLimit bounds how long a command waits for a broker to be there.
 const connectLimit = 30 * time.Second
+
+// storeHealthLimit leaves the broker the time for one check, which takes up to a minute.
+const storeHealthLimit = 90 * time.Second
 
 // journalsFlags are the flags of every command that talks to brokers.
 type journalsFlags struct {
@@ -78,6 +82,18 @@ func (f *journalsFlags) open(e *env) (protocol.RoutedJournalClient, func() error
 	return c, c.Close, nil
 }
 
+// fileRoot returns the directory of the file:// stores: that of the flag, or that of the server of the data directory.
+func (f *journalsFlags) fileRoot(flag string) (string, error) {
+	if flag != "" || f.Broker != "" || f.Server != "" {
+		return flag, nil
+	}
+	dir, err := f.dataFlags.open()
+	if err != nil {
+		return "", err
+	}
+	return dir.Join("fragments"), nil
+}
+
 func (f *journalsFlags) authorizer() (auth.Authorizer, error) {
 	switch {
 	case f.AuthKeys != "":
@@ -93,11 +109,21 @@ type selectFlags struct {
 	Selector string `help:"Journals to use, by label: name=acme/orders, name:prefix=acme/, 'env in (prod, qa), !deprecated'." short:"l" required:"" placeholder:"SELECTOR"`
 }
 
+func (f *selectFlags) selector() (*protocol.LabelSelector, error) { return parseSelector(f.Selector) }
+
+func parseSelector(text string) (*protocol.LabelSelector, error) {
+	selector, err := protocol.ParseLabelSelector(text)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "%w; write name=acme/orders, name:prefix=acme/ or 'env in (prod, qa), !deprecated'", err)
+	}
+	return selector, nil
+}
+
 // selected lists the journals. That there are none is an error.
 func (f *selectFlags) selected(ctx context.Context, jc protocol.JournalClient) ([]*protocol.ListResponse_Journal, error) {
-	selector, err := protocol.ParseLabelSelector(f.Selector)
+	selector, err := f.selector()
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "selector: %w", err)
+		return nil, err
 	}
 	list, err := listJournals(ctx, jc, selector)
 	if err == nil && len(list.GetJournals()) == 0 {
@@ -107,27 +133,48 @@ func (f *selectFlags) selected(ctx context.Context, jc protocol.JournalClient) (
 }
 
 func listJournals(ctx context.Context, jc protocol.JournalClient, selector *protocol.LabelSelector) (*protocol.ListResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	limited, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
-	list, err := client.ListAllJournals(ctx, jc, &protocol.ListRequest{Selector: selector})
-	if err != nil {
-		return nil, fmt.Errorf("list journals: %w", err)
+	list, err := client.ListAllJournals(limited, jc, &protocol.ListRequest{Selector: selector})
+	switch {
+	case err == nil:
+		return list, nil
+	case ctx.Err() == nil && limited.Err() != nil:
+		return nil, fault.New(fault.Deadline, "list journals: no broker has answered within %v; is there one at the address of --broker or --server?", connectLimit)
+	case fault.Is(err, fault.Unauthenticated), fault.Is(err, fault.Denied):
+		return nil, fmt.Errorf("list journals: %w; give --broker-auth-token or --broker-auth-keys", err)
 	}
-	return list, nil
+	return nil, fmt.Errorf("list journals: %w", err)
 }
 
-// namedJournals lists the journals of the given names.
+// namedJournals lists the journals of the given names, as many at once as a selector may have.
 func namedJournals(ctx context.Context, jc protocol.JournalClient, names []string) (map[string]*protocol.ListResponse_Journal, error) {
-	include := new(protocol.LabelSet)
-	for _, n := range names {
-		include.AddValue(protocol.LabelName, n)
-	}
-	list, err := listJournals(ctx, jc, &protocol.LabelSelector{Include: include})
+	const most = 32 << 10 // Bytes of names; brokers refuse long selectors.
 	byName := make(map[string]*protocol.ListResponse_Journal)
-	for _, j := range list.GetJournals() {
-		byName[j.GetSpec().GetName()] = j
+	for len(names) != 0 {
+		include, size := new(protocol.LabelSet), 0
+		for len(names) != 0 && (size == 0 || size+len(names[0]) <= most) {
+			include.AddValue(protocol.LabelName, names[0])
+			size += len(names[0]) + len(protocol.LabelName)
+			names = names[1:]
+		}
+		list, err := listJournals(ctx, jc, &protocol.LabelSelector{Include: include})
+		if err != nil {
+			return nil, err
+		}
+		for _, j := range list.GetJournals() {
+			byName[j.GetSpec().GetName()] = j
+		}
 	}
-	return byName, err
+	return byName, nil
+}
+
+// plural counts things.
+func plural(n int64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func isSuspended(s *protocol.JournalSpec) bool {

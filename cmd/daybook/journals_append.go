@@ -12,6 +12,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/journal/client"
@@ -24,11 +26,16 @@ type journalsAppendCmd struct {
 	Input   string `help:"Read from a file." short:"i" default:"-" placeholder:"FILE"`
 	Framing string `help:"none makes one append of everything; lines makes one of each line; fixed makes one of each frame: the bytes 66 33 93 36, the length in four bytes (little-endian), and so many bytes." short:"f" enum:"none,lines,fixed" default:"none"`
 	Mapping string `help:"How a record finds its journal among those selected: random; or by a key, which is the record before it: modulo, rendezvous, direct (the key is the name)." short:"m" enum:"random,modulo,rendezvous,direct" default:"random"`
-	Base64  bool   `help:"Keys are in base64."`
+	Base64  bool   `help:"Keys are in base64." name:"base64"`
 }
 
 func (c *journalsAppendCmd) Help() string {
-	return "The end waits until everything is acknowledged. Records of one journal stay in order. What cannot be sent at once waits in temporary files."
+	return "Without framing nothing is appended before the input has ended well, and then all of it or nothing. " +
+		"Records are appended as they come, those of one journal in their order; a record that is not complete is an error. " +
+		"Line ends and headers of frames are part of what is appended. " +
+		"The command ends when everything is on the broker's disk, and an error says how much is. What cannot be sent at once waits in temporary files.\n\n" +
+		"  daybook journals append -l name=acme/orders < order.json\n" +
+		"  tail -F app.log | daybook journals append -l name=acme/app --framing lines"
 }
 
 const (
@@ -43,8 +50,8 @@ func (c *journalsAppendCmd) Run(e *env) (err error) {
 	if c.Framing == "none" && c.Mapping != "random" {
 		return fault.New(fault.Invalid, "--mapping %s needs records; give --framing lines or fixed", c.Mapping)
 	}
-	if c.Base64 && c.Framing != "lines" {
-		return fault.New(fault.Invalid, "--base64 needs --framing lines")
+	if c.Base64 && (c.Framing != "lines" || c.Mapping == "random") {
+		return fault.New(fault.Invalid, "--base64 is about keys in lines; give --framing lines and a --mapping other than random")
 	}
 	input := e.stdin
 	if c.Input != "-" {
@@ -66,43 +73,92 @@ func (c *journalsAppendCmd) Run(e *env) (err error) {
 	for i, j := range journals {
 		names[i] = j.GetSpec().GetName()
 	}
+	slices.Sort(names)
 	bar := newProgress(e, input)
 	defer bar.end()
 	if info, err := input.Stat(); err == nil && info.Mode().IsRegular() {
 		bar.expect(info.Size())
 	}
-	in := bufio.NewReaderSize(&countingReader{input, bar}, 256<<10)
+	// An interrupt ends the input. What was read before may still be sent for a while.
+	sending, cancel := lingering(e.ctx, shutdownLimit)
+	defer cancel()
+	in := bufio.NewReaderSize(newInputReader(e.ctx, input, bar), inputChunk)
 	if c.Framing == "none" {
-		return c.appendWhole(e, jc, in, names[rand.IntN(len(names))]) //nolint:gosec // Any journal will do.
+		return c.appendWhole(sending, e, jc, in, names[rand.IntN(len(names))]) //nolint:gosec // Any journal will do.
 	}
-	return c.appendRecords(e, jc, in, names)
+	return c.appendRecords(sending, e, jc, in, names)
 }
 
-type countingReader struct {
-	r   io.Reader
-	bar *progress
-}
-
-func (c *countingReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.bar.add(n)
-	return n, err
-}
-
-// appendWhole makes one append. The content waits in a file until it is complete, however long that takes.
-func (c *journalsAppendCmd) appendWhole(e *env, jc protocol.RoutedJournalClient, in io.Reader, journal string) error {
-	s := client.NewAppendService(e.ctx, jc, client.WithLogger(e.log))
-	p := s.StartAppend(&protocol.AppendRequest{Journal: journal}, nil)
-	_, err := io.Copy(p.Writer(), in)
-	if err = p.Require(err).Release(); err == nil {
-		err = p.Err()
+// lingering returns a context that ends some time after ctx does.
+func lingering(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(limit, cancel)
+		context.AfterFunc(out, func() { timer.Stop() })
+	})
+	return out, func() {
+		stop()
+		cancel()
 	}
-	return errors.Join(err, s.Close(context.WithoutCancel(e.ctx)))
 }
 
-func (c *journalsAppendCmd) appendRecords(e *env, jc protocol.RoutedJournalClient, in *bufio.Reader, names []string) (err error) {
-	s := client.NewAppendService(e.ctx, jc, client.WithLogger(e.log), client.WithSpoolLimit(appendSpool))
-	defer func() { err = errors.Join(err, s.Close(e.ctx)) }()
+// appendWhole makes one append. The content waits in a file until it is complete, however long that takes: a broker would not
+// wait for a slow input.
+func (c *journalsAppendCmd) appendWhole(sending context.Context, e *env, jc protocol.RoutedJournalClient, in io.Reader, journal string) error {
+	f, err := os.CreateTemp("", "daybook-append-*")
+	if err != nil {
+		return err
+	}
+	_ = os.Remove(f.Name()) // It is ours alone, and ends with us; where open files cannot be removed, it is later.
+	defer func() {
+		_ = f.Close()
+		_ = os.Remove(f.Name())
+	}()
+	n, err := io.Copy(f, in)
+	if err != nil {
+		return fmt.Errorf("nothing was appended: %w", err)
+	}
+	for attempt := 0; ; attempt++ {
+		_, err := client.Append(sending, jc, &protocol.AppendRequest{Journal: journal}, io.NewSectionReader(f, 0, n))
+		switch {
+		case err == nil:
+			return nil
+		case sending.Err() != nil || fault.IsTransient(err) && pause(sending, attempt) != nil:
+			return fmt.Errorf("interrupted while %s were being sent; they may have been appended all the same, so read before another attempt: %w", bytesText(n), err)
+		case !fault.IsTransient(err):
+			return fmt.Errorf("nothing was appended: append %s to %s: %w", bytesText(n), journal, err)
+		}
+		e.log.Warn("append failed, trying again", "journal", journal, "attempt", attempt, "error", err)
+	}
+}
+
+// appendRecords appends each record of the input.
+func (c *journalsAppendCmd) appendRecords(sending context.Context, e *env, jc protocol.RoutedJournalClient, in *bufio.Reader, names []string) error {
+	s := client.NewAppendService(sending, jc, client.WithLogger(e.log), client.WithSpoolLimit(appendSpool))
+	sent := newSentRecords()
+	err := c.eachRecord(in, names, func(journal string, record []byte) error {
+		if err := s.WaitForRoom(sending, int64(len(record))); err != nil {
+			return err
+		}
+		p := s.StartAppend(&protocol.AppendRequest{Journal: journal}, nil)
+		_, err := p.Writer().Write(record)
+		if err := p.Require(err).Release(); err != nil {
+			return err
+		}
+		return sent.add(journal, p, len(record))
+	})
+	closeErr := s.Close(sending) // Its failures are those of the records.
+	if failure := sent.finish(); err == nil {
+		err = failure
+	}
+	if err == nil {
+		return closeErr
+	}
+	return fmt.Errorf("%w; %s", err, sent)
+}
+
+// eachRecord calls do with each record and its journal.
+func (c *journalsAppendCmd) eachRecord(in *bufio.Reader, names []string, do func(journal string, record []byte) error) error {
 	next := nextLine
 	if c.Framing == "fixed" {
 		next = nextFrame
@@ -114,33 +170,28 @@ func (c *journalsAppendCmd) appendRecords(e *env, jc protocol.RoutedJournalClien
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
-			if err != nil {
-				return fmt.Errorf("key of record %d: %w", n, err)
+			if err == nil {
+				key, err = c.key(record)
 			}
-			if key, err = c.key(record); err != nil {
+			if err != nil {
 				return fmt.Errorf("key of record %d: %w", n, err)
 			}
 		}
 		record, err := next(in)
 		if errors.Is(err, io.EOF) {
-			if key != nil {
+			if c.Mapping != "random" {
 				return fault.New(fault.Invalid, "record %d has a key and nothing behind it", n)
 			}
 			return nil
 		}
+		journal := ""
+		if err == nil {
+			journal, err = mapRecord(c.Mapping, key, names)
+		}
+		if err == nil {
+			err = do(journal, record)
+		}
 		if err != nil {
-			return fmt.Errorf("record %d: %w", n, err)
-		}
-		journal, err := mapRecord(c.Mapping, key, names)
-		if err != nil {
-			return fmt.Errorf("record %d: %w", n, err)
-		}
-		if err := s.WaitForRoom(e.ctx, int64(len(record))); err != nil {
-			return err
-		}
-		p := s.StartAppend(&protocol.AppendRequest{Journal: journal}, nil)
-		_, err = p.Writer().Write(record)
-		if err := p.Require(err).Release(); err != nil {
 			return fmt.Errorf("record %d: %w", n, err)
 		}
 	}
@@ -160,7 +211,7 @@ func nextLine(in *bufio.Reader) ([]byte, error) {
 			return line, nil
 		case errors.Is(err, bufio.ErrBufferFull):
 		case errors.Is(err, io.EOF) && len(line) != 0:
-			return nil, fault.New(fault.Invalid, "the last line has no end")
+			return nil, fault.New(fault.Invalid, "the last line, of %s, has no end, so it may have been cut off; end it to append it", bytesText(int64(len(line))))
 		default:
 			return nil, err
 		}
@@ -219,10 +270,8 @@ func mapRecord(mapping string, key []byte, names []string) (string, error) {
 		}
 		return names[best], nil
 	case "direct":
-		for _, n := range names {
-			if n == string(key) {
-				return n, nil
-			}
+		if i, ok := slices.BinarySearch(names, string(key)); ok {
+			return names[i], nil
 		}
 		return "", fault.New(fault.NotFound, "journal %q is not among those selected", key)
 	}

@@ -22,7 +22,9 @@ type journalsEditCmd struct {
 }
 
 func (c *journalsEditCmd) Help() string {
-	return "Opens $EDITOR, or vi. An empty file, or one without changes, changes nothing."
+	return "Opens $EDITOR, or vi, with what daybook journals list -o yaml prints. An empty file, or one without changes, changes nothing. " +
+		"What is wrong with a text is told at its head, and the editor opens again; a text that was not applied is kept.\n\n" +
+		"  EDITOR='code --wait' daybook journals edit -l name:prefix=acme/"
 }
 
 // Lines that begin like this are ours, and go before the text is used.
@@ -62,10 +64,15 @@ func (c *journalsEditCmd) Run(e *env) (err error) {
 	for {
 		before := text
 		if text, err = editText(e.ctx, e, f.Name(), text, problem); err != nil {
-			return err
+			// The user may have written a lot before the editor failed.
+			if left, readErr := readEdited(f.Name()); readErr == nil && !bytes.Equal(left, original) {
+				keep = true
+				return fmt.Errorf("nothing was changed: %w; your text is in %s", err, f.Name())
+			}
+			return fmt.Errorf("nothing was changed: %w", err)
 		}
 		if len(bytes.TrimSpace(text)) == 0 || bytes.Equal(text, original) || problem != nil && bytes.Equal(text, before) {
-			if keep = problem != nil; keep {
+			if keep = problem != nil && len(bytes.TrimSpace(text)) != 0; keep {
 				return fmt.Errorf("nothing was changed: %w; your text is in %s", problem, f.Name())
 			}
 			_, err = fmt.Fprintln(e.stdout, "daybook: nothing was changed")
@@ -77,7 +84,7 @@ func (c *journalsEditCmd) Run(e *env) (err error) {
 		}
 		if err := p.apply(e, jc, c.MaxSize); err != nil {
 			keep = true
-			return fmt.Errorf("%w; your text is in %s", err, f.Name())
+			return fmt.Errorf("%w; your text is in %s, to be applied with daybook journals apply --specs", err, f.Name())
 		}
 		return nil
 	}
@@ -112,6 +119,11 @@ func editText(ctx context.Context, e *env, path string, text []byte, problem err
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("run the editor %q: %w", editor, err)
 	}
+	return readEdited(path)
+}
+
+// readEdited returns what was written below the header.
+func readEdited(path string) ([]byte, error) {
 	edited, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err

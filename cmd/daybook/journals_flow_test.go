@@ -88,7 +88,7 @@ func TestJournalsFromBeginningToEnd(t *testing.T) {
 	if _, err := s.run("", append([]string{"read"}, all...)...); !fault.Is(err, fault.NotFound) {
 		t.Fatalf("a dry run changed something: %v", err)
 	}
-	s.must("2 journals applied", flowSpecs, "apply")
+	s.must("2 created, at revision", flowSpecs, "apply")
 	if _, err := s.run(flowSpecs, "apply"); !fault.Is(err, fault.Precondition) || !strings.Contains(err.Error(), "acme/two2 exists") {
 		t.Fatalf("applied twice: %v", err)
 	}
@@ -122,14 +122,14 @@ func TestJournalsFromBeginningToEnd(t *testing.T) {
 
 	if runtime.GOOS != "windows" {
 		t.Setenv("EDITOR", "sed -i.bak s/GZIP/SNAPPY/")
-		s.must("2 journals applied", "", append([]string{"edit"}, all...)...)
+		s.must("2 changed, at revision", "", append([]string{"edit"}, all...)...)
 		t.Setenv("EDITOR", "true")
 		s.must("nothing was changed", "", append([]string{"edit"}, all...)...)
 	}
 	s.must("SNAPPY", "", append([]string{"list", "-o", "yaml"}, all...)...)
 	gone := strings.Replace(s.must("", "", append([]string{"list", "-o", "yaml"}, all...)...), "name: acme/\n", "name: acme/\ndelete: true\n", 1)
 	s.must("delete acme/one1\n- name", gone, "apply", "--dry-run")
-	s.must("2 journals applied", gone, "apply")
+	s.must("2 deleted, at revision", gone, "apply")
 	if _, err := s.run("", append([]string{"suspend"}, all...)...); !fault.Is(err, fault.NotFound) {
 		t.Fatalf("deleted journals: %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/journal/client"
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
@@ -24,7 +25,16 @@ type journalsFragmentsCmd struct {
 	URLTTL time.Duration `help:"Show URLs from which the fragments can be fetched for so long." name:"url-ttl" placeholder:"DURATION"`
 }
 
+func (c *journalsFragmentsCmd) Help() string {
+	return "A fragment that is not stored yet is on the broker's disk alone. TIME is 2006-01-02T15:04:05Z, Unix seconds, or a duration ago such as 90m.\n\n" +
+		"  daybook journals fragments -l name=acme/orders\n" +
+		"  daybook journals fragments -l name=acme/orders --from 24h --url-ttl 10m -o json"
+}
+
 func (c *journalsFragmentsCmd) Run(e *env) (err error) {
+	if c.URLTTL < 0 {
+		return fault.New(fault.Invalid, "--url-ttl %v is negative", c.URLTTL)
+	}
 	req := new(protocol.FragmentsRequest)
 	if req.BeginModTime, err = parseSince(c.From, time.Now()); err != nil {
 		return err

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,7 +12,6 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/journal/client"
 	"github.com/daybook-dev/daybook/journal/protocol"
 	"github.com/daybook-dev/daybook/journal/spectree"
@@ -18,43 +20,56 @@ import (
 type journalsListCmd struct {
 	journalsFlags
 	Selector string   `help:"Journals to list, by label: name:prefix=acme/; by default all." short:"l" placeholder:"SELECTOR"`
-	Format   string   `help:"table, yaml or json. yaml is what apply reads; json is one object." short:"o" enum:"table,yaml,json" default:"table"`
+	Format   string   `help:"table, yaml or json. yaml is what apply reads, with revisions that guard against changes meanwhile; json is one object." short:"o" enum:"table,yaml,json" default:"table"`
 	Label    []string `help:"Show a label as a column; may be repeated." short:"L" placeholder:"LABEL"`
-	Primary  bool     `help:"Show the primary broker." short:"p"`
+	Primary  bool     `help:"Show the primary broker, and <S> where a journal is suspended." short:"p"`
 	Replicas bool     `help:"Show the brokers." short:"r"`
 	RF       bool     `help:"Show how many brokers there should be." name:"rf"`
-	Stores   bool     `help:"Show the store."`
+	Stores   bool     `help:"Show the store that new fragments go to."`
 	Watch    bool     `help:"Print again whenever specs change, until interrupted."`
 }
 
+func (c *journalsListCmd) Help() string {
+	return "  daybook journals list -l name:prefix=acme/ -L env\n" +
+		"  daybook journals list -l 'env in (prod, qa), !deprecated' -o yaml"
+}
+
 func (c *journalsListCmd) Run(e *env) (err error) {
-	selector, err := protocol.ParseLabelSelector(c.Selector)
+	selector, err := parseSelector(c.Selector)
 	if err != nil {
-		return fault.New(fault.Invalid, "selector: %w", err)
+		return err
 	}
 	jc, closeClient, err := c.open(e)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeClient()) }()
-	if c.Watch {
-		return c.watch(e, jc, selector)
-	}
+	// What cannot be listed at all cannot be watched.
 	list, err := listJournals(e.ctx, jc, selector)
 	if err != nil {
 		return err
+	}
+	if c.Watch {
+		return c.watch(e, jc, selector)
 	}
 	return c.print(e, list)
 }
 
 func (c *journalsListCmd) watch(e *env, jc protocol.JournalClient, selector *protocol.LabelSelector) error {
-	list := client.NewWatchedList(e.ctx, jc, &protocol.ListRequest{Selector: selector}, nil)
-	defer func() { <-list.Done() }()
+	ctx, cancel := context.WithCancel(e.ctx)
+	list := client.NewWatchedList(ctx, jc, &protocol.ListRequest{Selector: selector}, nil)
+	defer func() {
+		cancel()
+		<-list.Done()
+	}()
 	for {
 		select {
 		case <-e.ctx.Done():
 			return nil
 		case err := <-list.UpdateCh():
+			if isRefusal(err) {
+				return fmt.Errorf("watch journals: %w", err)
+			}
 			if err != nil {
 				e.log.Warn("watch journals, trying again", "error", err)
 				continue
@@ -73,8 +88,7 @@ func (c *journalsListCmd) print(e *env, list *protocol.ListResponse) error {
 	case "yaml":
 		text, err = spectree.FromListing(list.GetJournals()).Marshal()
 	case "json":
-		text, err = protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(list)
-		text = append(text, '\n')
+		text, err = listingJSON(list)
 	default:
 		return c.table(e, list.GetJournals())
 	}
@@ -83,6 +97,18 @@ func (c *journalsListCmd) print(e *env, list *protocol.ListResponse) error {
 	}
 	_, err = e.stdout.Write(text)
 	return err
+}
+
+// listingJSON returns the same text for the same listing; protojson alone varies the white space.
+func listingJSON(list *protocol.ListResponse) ([]byte, error) {
+	text, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(list)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	err = json.Compact(&out, text)
+	out.WriteByte('\n')
+	return out.Bytes(), err
 }
 
 func (c *journalsListCmd) table(e *env, journals []*protocol.ListResponse_Journal) error {

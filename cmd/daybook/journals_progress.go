@@ -21,6 +21,9 @@ type progress struct {
 	total atomic.Int64 // 0 if it is not known.
 	stop  chan struct{}
 	shown sync.WaitGroup
+
+	mu    sync.Mutex // Held while the terminal is written to.
+	drawn bool       // There is a line to be cleared.
 }
 
 // newProgress returns a progress on stderr, if that is a terminal that nothing else writes to: out, where the content goes or
@@ -60,22 +63,48 @@ func (p *progress) end() {
 	}
 }
 
+// note writes a text to w, where the line is drawn, in its place.
+func (p *progress) note(w io.Writer, text string) {
+	if p == nil {
+		_, _ = io.WriteString(w, text)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clear()
+	_, _ = io.WriteString(w, text)
+}
+
+// clear removes the line. The caller holds p.mu.
+func (p *progress) clear() {
+	if p.drawn {
+		fmt.Fprintf(p.w, "%s\r", strings.Repeat(" ", p.width-1))
+		p.drawn = false
+	}
+}
+
+// draw leaves the cursor where the line begins, so that whatever else is written there takes its place.
+func (p *progress) draw(elapsed time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprint(p.w, progressLine(p.done.Load(), p.total.Load(), elapsed, p.width-1)+"\r")
+	p.drawn = true
+}
+
 // show draws from the second second on, so that what is quick leaves the terminal alone.
 func (p *progress) show() {
 	ticker := time.NewTicker(time.Second / 5)
 	defer ticker.Stop()
-	drawn := false
 	for {
 		select {
 		case <-p.stop:
-			if drawn {
-				fmt.Fprintf(p.w, "\r%s\r", strings.Repeat(" ", p.width-1))
-			}
+			p.mu.Lock()
+			p.clear()
+			p.mu.Unlock()
 			return
 		case <-ticker.C:
 			if elapsed := time.Since(p.begin); elapsed > time.Second {
-				fmt.Fprint(p.w, "\r"+progressLine(p.done.Load(), p.total.Load(), elapsed, p.width-1))
-				drawn = true
+				p.draw(elapsed)
 			}
 		}
 	}

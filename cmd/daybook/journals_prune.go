@@ -16,15 +16,20 @@ type journalsPruneCmd struct {
 	journalsFlags
 	selectFlags
 	DryRun   bool   `help:"Show what would be deleted, and delete nothing."`
-	FileRoot string `help:"Directory of file:// stores." placeholder:"DIR" type:"existingdir"`
+	FileRoot string `help:"Directory of file:// stores; by default that of the data directory's server." placeholder:"DIR" type:"existingdir"`
 }
 
 func (c *journalsPruneCmd) Help() string {
 	return "Deletes from the stores with your own credentials. A journal without retention keeps everything, and so do journals that are fully suspended. " +
-		"Daybook's own broker does this by itself."
+		"Daybook's own broker does this by itself. What is deleted cannot be brought back: look with --dry-run first.\n\n" +
+		"  daybook journals prune -l name:prefix=acme/ --dry-run"
 }
 
 func (c *journalsPruneCmd) Run(e *env) (err error) {
+	root, err := c.fileRoot(c.FileRoot)
+	if err != nil {
+		return err
+	}
 	jc, closeClient, err := c.open(e)
 	if err != nil {
 		return err
@@ -34,12 +39,15 @@ func (c *journalsPruneCmd) Run(e *env) (err error) {
 	if err != nil {
 		return err
 	}
-	stores := store.NewRegistry(store.Options{Root: c.FileRoot, Logger: e.log})
+	stores := store.NewRegistry(store.Options{Root: root, Logger: e.log})
 	defer func() { err = errors.Join(err, stores.Close()) }()
 	var mu sync.Mutex
-	var fragments, bytes int64
+	var fragments, bytes, forEver int64
 	err = eachActive(journals, func(_ int, s *protocol.JournalSpec) error {
 		if s.GetFragment().GetRetention().AsDuration() <= 0 {
+			mu.Lock()
+			forEver++
+			mu.Unlock()
 			return nil
 		}
 		page, err := client.ListAllFragments(e.ctx, jc, &protocol.FragmentsRequest{Journal: s.GetName()})
@@ -67,7 +75,11 @@ func (c *journalsPruneCmd) Run(e *env) (err error) {
 	if c.DryRun {
 		what = "to be deleted"
 	}
-	fmt.Fprintf(e.stderr, "daybook: %d fragments with %s of content %s\n", fragments, bytesText(bytes), what)
+	fmt.Fprintf(e.stderr, "daybook: %s with %s of content %s", plural(fragments, "fragment"), bytesText(bytes), what)
+	if forEver != 0 {
+		fmt.Fprintf(e.stderr, "; %s without retention kept", plural(forEver, "journal"))
+	}
+	fmt.Fprintln(e.stderr)
 	return err
 }
 

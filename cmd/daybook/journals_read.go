@@ -4,39 +4,48 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"maps"
 	"os"
 	"strconv"
-	"sync"
+	"strings"
 	"time"
 
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/journal/client"
-	"github.com/daybook-dev/daybook/journal/protocol"
 )
 
 type journalsReadCmd struct {
 	journalsFlags
 	selectFlags
 	Follow     bool   `help:"Go on with what is appended, also to journals that come later, until interrupted." short:"f"`
-	Tail       bool   `help:"Begin at the end." xor:"begin"`
+	Tail       bool   `help:"Begin at the end, as --offset=-1 does." xor:"begin"`
 	Offset     int64  `help:"Begin at this offset." xor:"begin" placeholder:"N"`
+	End        int64  `help:"End before this offset." placeholder:"N"`
 	From       string `help:"Leave out fragments stored before this time: 2006-01-02T15:04:05Z, Unix seconds, or a duration ago such as 90m." placeholder:"TIME"`
 	Output     string `help:"Write to a file." short:"o" default:"-" placeholder:"FILE"`
 	Offsets    string `help:"Begin each journal where this file says: a JSON object of names and offsets." placeholder:"FILE" type:"existingfile"`
 	OffsetsOut string `help:"Write where each journal ended, for --offsets of the next time." placeholder:"FILE"`
 	Direct     bool   `help:"Fetch stored fragments from their stores, not through the broker."`
-	FileRoot   string `help:"With --direct: the directory of file:// stores." placeholder:"DIR" type:"existingdir"`
+	FileRoot   string `help:"With --direct: the directory of file:// stores; by default that of the data directory's server." placeholder:"DIR" type:"existingdir"`
 }
 
 func (c *journalsReadCmd) Help() string {
-	return "Of several journals, whole appends are printed, one journal's after the other's in any order."
+	return "Of several journals, whole appends are printed, one journal's after the other's in any order. " +
+		"What is not there any more, because its retention is over, is left out and told on stderr. " +
+		"Journals that come while following are read from their beginning.\n\n" +
+		"  daybook journals read -l name=acme/orders > orders\n" +
+		"  daybook journals read -l name:prefix=acme/ --tail --follow\n" +
+		"  daybook journals read -l name=acme/orders --offsets-out at.json --output today\n" +
+		"  daybook journals read -l name=acme/orders --offsets at.json --offsets-out at.json --output tomorrow"
 }
 
 func (c *journalsReadCmd) Run(e *env) (err error) {
-	r := &journalsReading{cmd: c, env: e, next: make(map[string]int64), running: make(map[string]context.CancelFunc), out: e.stdout}
+	switch {
+	case c.Offset < -1:
+		return fault.New(fault.Invalid, "--offset %d is not an offset; -1 is the end", c.Offset)
+	case c.End < 0 || c.End != 0 && c.End <= c.Offset:
+		return fault.New(fault.Invalid, "--end %d does not lie behind --offset %d", c.End, c.Offset)
+	}
+	r := &journalsReading{cmd: c, env: e, next: make(map[string]int64), running: make(map[string]*runningRead), out: e.stdout}
 	if r.since, err = parseSince(c.From, time.Now()); err != nil {
 		return err
 	}
@@ -45,9 +54,21 @@ func (c *journalsReadCmd) Run(e *env) (err error) {
 			return err
 		}
 	}
-	if c.FileRoot != "" {
-		defer client.InstallFileTransport(c.FileRoot)()
+	if c.Direct {
+		root, err := c.fileRoot(c.FileRoot)
+		if err != nil {
+			return err
+		}
+		if c.FileRoot = root; root != "" {
+			defer client.InstallFileTransport(root)()
+		}
 	}
+	jc, closeClient, err := c.open(e)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeClient()) }()
+	r.jc = jc
 	if c.Output != "-" {
 		f, err := os.Create(c.Output)
 		if err != nil {
@@ -56,12 +77,6 @@ func (c *journalsReadCmd) Run(e *env) (err error) {
 		defer func() { err = errors.Join(err, f.Close()) }()
 		r.out = f
 	}
-	jc, closeClient, err := c.open(e)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, closeClient()) }()
-	r.jc = jc
 	r.progress = newProgress(e, r.out)
 	if c.Follow {
 		err = r.follow()
@@ -72,6 +87,9 @@ func (c *journalsReadCmd) Run(e *env) (err error) {
 	if c.OffsetsOut != "" {
 		err = errors.Join(err, r.saveOffsets())
 	}
+	if err == nil && !c.Follow && e.ctx.Err() != nil {
+		err = fault.New(fault.Canceled, "interrupted before the end")
+	}
 	return err
 }
 
@@ -80,10 +98,10 @@ func parseSince(s string, now time.Time) (int64, error) {
 	if s == "" {
 		return 0, nil
 	}
-	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n >= 0 {
 		return n, nil
 	}
-	if d, err := time.ParseDuration(s); err == nil {
+	if d, err := time.ParseDuration(strings.TrimSuffix(s, " ago")); err == nil && d >= 0 {
 		return now.Add(-d).Unix(), nil
 	}
 	t, err := time.Parse(time.RFC3339, s)
@@ -93,177 +111,18 @@ func parseSince(s string, now time.Time) (int64, error) {
 	return t.Unix(), nil
 }
 
-// journalsReading reads any number of journals to one place.
-type journalsReading struct {
-	cmd      *journalsReadCmd
-	env      *env
-	jc       protocol.RoutedJournalClient
-	progress *progress
-	since    int64
-	readers  sync.WaitGroup
-	running  map[string]context.CancelFunc
-
-	output sync.Mutex // Held for a whole number of appends.
-	out    *os.File
-
-	mu   sync.Mutex
-	next map[string]int64 // Where each journal goes on.
-	err  error
-}
-
-// once reads the journals that there are to their ends.
-func (r *journalsReading) once() error {
-	journals, err := r.cmd.selected(r.env.ctx, r.jc)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(r.env.ctx)
-	defer cancel()
-	r.start(ctx, journals, cancel)
-	r.readers.Wait()
-	return r.err
-}
-
-// follow reads the journals that there are and will be, until it is interrupted or one cannot be read.
-func (r *journalsReading) follow() error {
-	selector, err := protocol.ParseLabelSelector(r.cmd.Selector)
-	if err != nil {
-		return fault.New(fault.Invalid, "selector: %w", err)
-	}
-	ctx, cancel := context.WithCancel(r.env.ctx)
-	list := client.NewWatchedList(ctx, r.jc, &protocol.ListRequest{Selector: selector}, nil)
-	defer func() {
-		cancel()
-		<-list.Done()
-	}()
-	for {
-		select {
-		case <-ctx.Done():
-			r.readers.Wait()
-			return r.err
-		case err := <-list.UpdateCh():
-			if err != nil {
-				r.env.log.Warn("watch journals, trying again", "error", err)
-				continue
-			}
-			r.start(ctx, list.List().GetJournals(), cancel)
-		}
-	}
-}
-
-// start reads the journals that are not read yet, and ends with those that are gone.
-func (r *journalsReading) start(ctx context.Context, journals []*protocol.ListResponse_Journal, fail context.CancelFunc) {
-	gone := maps.Clone(r.running)
-	for _, j := range journals {
-		name := j.GetSpec().GetName()
-		if isSuspended(j.GetSpec()) {
-			continue
-		}
-		delete(gone, name)
-		if r.running[name] != nil {
-			continue
-		}
-		ctx, stop := context.WithCancel(ctx)
-		r.running[name] = stop
-		r.readers.Go(func() {
-			if err := r.read(ctx, name); err != nil && ctx.Err() == nil {
-				r.mu.Lock()
-				r.err = errors.Join(r.err, fmt.Errorf("read %s: %w", name, err))
-				r.mu.Unlock()
-				fail()
-			}
-		})
-	}
-	for name, stop := range gone {
-		stop()
-		delete(r.running, name)
-	}
-}
-
-func (r *journalsReading) begin(name string) int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if offset, ok := r.next[name]; ok {
-		return offset
-	}
-	if r.cmd.Tail {
-		return int64(protocol.OffsetHead)
-	}
-	return r.cmd.Offset
-}
-
-// read copies one journal.
-func (r *journalsReading) read(ctx context.Context, name string) error {
-	rr := client.NewRetryReader(ctx, r.jc, &protocol.ReadRequest{
-		Journal: name, Offset: r.begin(name), Block: r.cmd.Follow, DoNotProxy: r.cmd.Direct, BeginModTime: r.since, MaxContent: 1 << 20,
-	})
-	defer rr.Cancel()
-	rr.Logger = r.env.log
-	unit := &outputUnit{lock: &r.output}
-	defer unit.end()
-	buf := make([]byte, 256<<10)
-	expected := int64(-1)
-	for {
-		n, err := rr.Read(buf)
-		if head := rr.Reader.Response.GetWriteHead(); rr.Offset() >= 0 && head > expected {
-			r.progress.expect(head - max(expected, rr.Offset()-int64(n)))
-			expected = head
-		}
-		if n > 0 {
-			unit.begin(rr.Reader.Response.GetFragment().GetEnd())
-			if _, err := r.out.Write(buf[:n]); err != nil {
-				return fmt.Errorf("write: %w", err)
-			}
-			r.progress.add(n)
-			r.mu.Lock()
-			r.next[name] = rr.Offset()
-			r.mu.Unlock()
-		}
-		if err != nil || rr.Offset() >= unit.until {
-			unit.end()
-		}
-		switch {
-		case errors.Is(err, client.ErrOffsetJump):
-			r.mu.Lock()
-			r.next[name] = rr.Offset()
-			r.mu.Unlock()
-		case errors.Is(err, client.ErrOffsetNotYetAvailable), errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-	}
-}
-
-// outputUnit holds the output until what is known to be there has been written, so that appends of several journals are not
-// torn apart.
-type outputUnit struct {
-	lock  *sync.Mutex
-	held  bool
-	until int64
-}
-
-func (u *outputUnit) begin(until int64) {
-	if !u.held {
-		u.lock.Lock()
-		u.held, u.until = true, until
-	}
-}
-
-func (u *outputUnit) end() {
-	if u.held {
-		u.held = false
-		u.lock.Unlock()
-	}
-}
-
 func (r *journalsReading) loadOffsets() error {
 	b, err := os.ReadFile(r.cmd.Offsets)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(b, &r.next); err != nil {
-		return fault.New(fault.Invalid, "%s: %w", r.cmd.Offsets, err)
+		return fault.New(fault.Invalid, "%s: %w; give an object of names and offsets, as --offsets-out writes", r.cmd.Offsets, err)
+	}
+	for name, offset := range r.next {
+		if offset < -1 {
+			return fault.New(fault.Invalid, "%s: %d is not an offset of %s; -1 is the end", r.cmd.Offsets, offset, name)
+		}
 	}
 	return nil
 }
@@ -284,4 +143,16 @@ func (r *journalsReading) saveOffsets() (err error) {
 		return err
 	}
 	return os.Rename(temp, r.cmd.OffsetsOut)
+}
+
+// runningRead is a journal that is being read.
+type runningRead struct {
+	created int64 // Which of the journals that had this name.
+	stop    context.CancelFunc
+	done    chan struct{}
+}
+
+func (r *runningRead) end() {
+	r.stop()
+	<-r.done
 }

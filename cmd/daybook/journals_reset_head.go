@@ -17,7 +17,8 @@ type journalsResetHeadCmd struct {
 
 func (c *journalsResetHeadCmd) Help() string {
 	return "For disasters: when as many brokers as a journal has replicas were lost, it refuses appends, since the stores may have more than the brokers know of. " +
-		"This makes it go on behind what the stores have. Wait until the lost brokers can store nothing more. Journals that are well are not harmed."
+		"This makes it go on behind what the stores have. Wait until the lost brokers can store nothing more. Journals that are well are not harmed.\n\n" +
+		"  daybook journals reset-head -l name=acme/orders"
 }
 
 func (c *journalsResetHeadCmd) Run(e *env) (err error) {

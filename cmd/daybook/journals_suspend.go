@@ -11,11 +11,12 @@ import (
 type journalsSuspendCmd struct {
 	journalsFlags
 	selectFlags
-	Force bool `help:"Suspend also journals that have content that is not stored yet; it is stored then." short:"f"`
+	Force bool `help:"Suspend also journals that are in use; what is not stored yet is stored then." short:"f"`
 }
 
 func (c *journalsSuspendCmd) Help() string {
-	return "A suspended journal costs its brokers little or nothing, and wakes with the next append."
+	return "A suspended journal costs its brokers little or nothing, and wakes with the next append. Reads of it go on to work.\n\n" +
+		"  daybook journals suspend -l name:prefix=acme/2024/ --force"
 }
 
 func (c *journalsSuspendCmd) Run(e *env) (err error) {
@@ -39,7 +40,7 @@ func (c *journalsSuspendCmd) Run(e *env) (err error) {
 		case errors.Is(err, client.ErrSuspended):
 			outcomes[i] = "suspended"
 		case err == nil:
-			outcomes[i] = "in use; --force suspends it all the same"
+			outcomes[i] = "not suspended: it has content that is not stored yet, or was just stored; --force suspends it all the same"
 		default:
 			return err
 		}

@@ -103,7 +103,7 @@ func TestValidate(t *testing.T) {
 		"empty listing":      {"{}", "no specs"},
 		"only a comment":     {"# nothing\n", "no specs"},
 		"unknown key":        {"name: a/journal\nnaem: x", `line 2: there is no key "naem"`},
-		"unknown keys":       {"name: a/journal\nnaem: x\nfragment: {lenght: 3}", `line 2: there is no key "naem"; line 3: there is no key "lenght"`},
+		"unknown keys":       {"name: a/journal\nnaem: x\nfragment: {size: 3}", `line 2: there is no key "naem"; line 3: there is no key "size"`},
 		"key twice":          {"name: a/journal\nname: a/journal", "line 2: mapping key"},
 		"not a number":       {"name: a/journal\nreplication: many", `line 2: "many" is not a number`},
 		"not a boolean":      {"name: a/journal\ndelete: maybe", `line 2: "maybe" is not true or false`},
