@@ -279,7 +279,7 @@ func (l *Log) source(a *engine.Append) (*source, error) {
 	src := &source{stage: st, size: st.size, crc: st.crc, hash: st.hash, adopt: st.size >= l.opts.AdoptSize}
 	st.hash.Sum(src.sum[:0])
 	if src.adopt {
-		if err := st.file.Sync(); err != nil {
+		if err := st.sync(); err != nil {
 			return nil, fault.New(fault.Transient, "sync staged content: %w", err)
 		}
 	}

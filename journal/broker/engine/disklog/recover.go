@@ -305,11 +305,13 @@ func (r *replay) segment(b []byte, number uint64, at int64) {
 			at = next
 			continue
 		}
-		r.prev, r.seq = rec.seq, max(r.seq, rec.seq)
+		r.seq = max(r.seq, rec.seq)
 		if rec.typ == recordEnd {
+			// The records that made the segment too small had their numbers before the end got its own. They are in the next one.
 			r.last, r.ended = position{number, at}, true
 			return
 		}
+		r.prev = rec.seq
 		r.records++
 		r.log.metrics.replayedBytes.Add(float64(size))
 		if err := r.apply(rec); err != nil {

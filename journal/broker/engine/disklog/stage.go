@@ -8,7 +8,9 @@ import (
 	"hash"
 	"hash/crc32"
 	"path/filepath"
+	"sync"
 
+	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/internal/vfs"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
 )
@@ -26,6 +28,10 @@ type stage struct {
 	hash     hash.Hash
 	// blocks are the sums as those of a fragment that begins with the content.
 	blocks blockSums
+	// syncing takes the outcome of the sync that runs behind the writes; nil if none does. unsynced is how much was written since
+	// it began.
+	syncing  chan error
+	unsynced int64
 	// taken is set when the file is a fragment's, or has been removed.
 	taken, closed bool
 }
@@ -57,14 +63,78 @@ func (st *stage) Write(p []byte) (int, error) {
 			return 0, fmt.Errorf("stage content: %w", noSpace(err))
 		}
 	}
-	if n, err := st.file.WriteAt(p, st.size); err != nil {
+	if n, err := st.writeAndSum(p); err != nil {
 		return n, fmt.Errorf("stage content: %w", noSpace(err))
 	}
 	st.size += int64(len(p))
-	st.crc = crc32.Update(st.crc, castagnoli, p)
-	st.hash.Write(p)
-	st.blocks = st.blocks.extend(p)
+	st.unsynced += int64(len(p))
+	if err := st.syncBehind(); err != nil {
+		return 0, fault.New(fault.Transient, "sync staged content: %w", err)
+	}
 	return len(p), nil
+}
+
+// sumsAside is the least content that another goroutine sums while it is written; both take about as long.
+const sumsAside = 64 << 10
+
+func (st *stage) writeAndSum(p []byte) (int, error) {
+	sum := func() {
+		st.crc = crc32.Update(st.crc, castagnoli, p)
+		st.hash.Write(p)
+		st.blocks = st.blocks.extend(p)
+	}
+	if len(p) < sumsAside {
+		sum()
+		return st.file.WriteAt(p, st.size)
+	}
+	var summing sync.WaitGroup
+	summing.Go(sum)
+	defer summing.Wait()
+	return st.file.WriteAt(p, st.size)
+}
+
+// syncStep is how much is written before it is synced while more comes. Then little is left to sync at the end.
+const syncStep = 8 << 20
+
+// syncBehind begins a sync if there is enough to sync and none is running. It returns the error of the one before.
+func (st *stage) syncBehind() error {
+	if st.unsynced < syncStep {
+		return nil
+	}
+	select {
+	case err := <-st.syncing:
+		st.syncing = nil
+		if err != nil {
+			return err
+		}
+	default:
+		if st.syncing != nil {
+			return nil
+		}
+	}
+	st.unsynced = 0
+	done := make(chan error, 1)
+	st.syncing = done
+	go func() { done <- st.file.Sync() }()
+	return nil
+}
+
+// awaitSync waits for the sync that is running, without which the file must not be closed.
+func (st *stage) awaitSync() error {
+	if st.syncing == nil {
+		return nil
+	}
+	err := <-st.syncing
+	st.syncing = nil
+	return err
+}
+
+// sync makes the content durable. After an error nobody knows what is: a later sync would not tell.
+func (st *stage) sync() error {
+	if err := st.awaitSync(); err != nil {
+		return err
+	}
+	return st.file.Sync()
 }
 
 // reserve reserves disk space, if the budget has it.
@@ -105,7 +175,7 @@ func (st *stage) close() error {
 		return nil
 	}
 	st.closed = true
-	return st.file.Close()
+	return errors.Join(st.awaitSync(), st.file.Close())
 }
 
 // Close drops the file, unless it is a fragment's.
