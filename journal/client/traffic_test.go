@@ -43,6 +43,7 @@ func TestTraffic(t *testing.T) {
 	rjc := b.start(t)
 	// A name that no other test uses, with metadata, which tells the readers of a process apart.
 	const journal = "test/traffic;part"
+	before, beforeFragment := counted(t, journal), counted(t, "test/traffic/fragments")
 	s := closed(t, NewAppendService(context.Background(), rjc))
 	wantNil(t, put(t, s, request(journal), "0123456789").Err())
 	a := NewAppender(t.Context(), rjc, request(journal))
@@ -51,9 +52,10 @@ func TestTraffic(t *testing.T) {
 	a.Abort()
 	_, err = io.ReadAll(NewReader(t.Context(), rjc, &pb.ReadRequest{Journal: journal, Offset: 3}))
 	wantErrorIs(t, err, ErrOffsetNotYetAvailable)
-	got := counted(t, journal)
-	if got["gazette_append_bytes_total"] != 21 || got["gazette_read_bytes_total"] != 7 || len(got) != 2 {
-		t.Errorf("%v", got)
+	after := counted(t, journal)
+	more := func(name string) float64 { return after[name] - before[name] }
+	if more("gazette_append_bytes_total") != 21 || more("gazette_read_bytes_total") != 7 || len(after) != 2 {
+		t.Errorf("%v, before %v", after, before)
 	}
 
 	store := fileStore(t)
@@ -70,7 +72,7 @@ func TestTraffic(t *testing.T) {
 		"gazette_fragment_open_content_length_total GZIP": float64(len(file)),
 		"gazette_read_fragment_bytes_total GZIP":          size - 5, "gazette_discard_fragment_bytes_total GZIP": 5,
 	} {
-		if got := counted(t, f.Journal)[name]; got != want {
+		if got := counted(t, f.Journal)[name] - beforeFragment[name]; got != want {
 			t.Errorf("%s is %v instead of %v", name, got, want)
 		}
 	}
