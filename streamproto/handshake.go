@@ -29,8 +29,9 @@ import (
 )
 
 const (
-	// Magic begins a handshake of version 1, Magic2 one of version 2.
-	Magic  = "BTLR1\x1e"
+	// Magic begins a handshake of version 1.
+	Magic = "BTLR1\x1e"
+	// Magic2 begins one of version 2.
 	Magic2 = "BTLR2\x1e"
 	// MaxHeaderSize is the largest header in bytes.
 	MaxHeaderSize = 1 << 20

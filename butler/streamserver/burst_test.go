@@ -1,0 +1,141 @@
+package streamserver
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/daybook-dev/daybook/butler"
+	"github.com/daybook-dev/daybook/butler/output/memory"
+	"github.com/daybook-dev/daybook/butler/output/null"
+	"github.com/daybook-dev/daybook/logs/types"
+	"github.com/daybook-dev/daybook/streamproto"
+)
+
+// burstSize is how many streams the child opens.
+const burstSize = 1000
+
+func burstName(i int) types.StreamName { return types.StreamName(fmt.Sprintf("burst/%d", i)) }
+func burstData(i int) string           { return fmt.Sprintf("all that stream %d says\n", i) }
+
+// burst opens streams, writes a line to each, closes them, and returns at once.
+func burst(address string) error {
+	protocol, value, _ := strings.Cut(address, ":")
+	var wg sync.WaitGroup
+	failures := make(chan error, burstSize)
+	for worker := range 8 {
+		wg.Go(func() {
+			for i := worker; i < burstSize; i += 8 {
+				b, err := streamproto.AppendHandshake(nil, &streamproto.Flags{Name: burstName(i)})
+				if err != nil {
+					failures <- err
+					return
+				}
+				conn, err := net.Dial(protocol, value)
+				if err != nil {
+					failures <- err
+					return
+				}
+				if _, err := conn.Write(append(b, burstData(i)...)); err != nil {
+					failures <- err
+				}
+				conn.Close()
+			}
+		})
+	}
+	wg.Wait()
+	close(failures)
+	return <-failures
+}
+
+// TestBurstBeforeTheEnd is a program that opens 1,000 streams and is gone at once, and then so is the Butler.
+func TestBurstBeforeTheEnd(t *testing.T) {
+	for _, address := range []string{"", "tcp4:"} {
+		s, err := Listen(address, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := new(memory.Output)
+		b, err := butler.New(t.Context(), butler.Config{Output: out, BufferLogs: true, MaxBufferAge: 50 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.AddStreamServer(s)
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(self)
+		cmd.Env = append(os.Environ(), childEnv+"="+s.Address())
+		if msg, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, msg)
+		}
+		b.Activate()
+		if err := b.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range burstSize {
+			s := out.Stream(burstName(i))
+			if s == nil || string(s.Data) != burstData(i) || s.Terminal != 1 {
+				t.Fatalf("%q: stream %d: %+v", address, i, s)
+			}
+		}
+	}
+}
+
+// BenchmarkOpen opens streams with a line each, one after the other, until the Butler has the end of each. b.N streams a second.
+func BenchmarkOpen(b *testing.B) {
+	for version := 1; version <= 2; version++ {
+		b.Run(fmt.Sprintf("v%d", version), func(b *testing.B) {
+			s, err := Listen("", Config{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			u, err := butler.New(b.Context(), butler.Config{Output: new(null.Output), BufferLogs: true, MaxBufferAge: 50 * time.Millisecond})
+			if err != nil {
+				b.Fatal(err)
+			}
+			u.AddStreamServer(s)
+			protocol, value, _ := strings.Cut(s.Address(), ":")
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				f := &streamproto.Flags{Name: burstName(i)}
+				appendTo := streamproto.AppendHandshake
+				if version == 2 {
+					appendTo = streamproto.AppendOpen
+				}
+				hello, err := appendTo(nil, f)
+				if err != nil {
+					b.Fatal(err)
+				}
+				conn, err := net.Dial(protocol, value)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := conn.Write(append(hello, "a line\n"...)); err != nil {
+					b.Fatal(err)
+				}
+				if version == 2 {
+					if r, err := streamproto.ReadReply(conn); err != nil || !r.Accepted {
+						b.Fatal(r, err)
+					}
+				}
+				conn.Close()
+			}
+			u.Activate()
+			if err := u.Wait(); err != nil {
+				b.Fatal(err)
+			}
+			if n := len(u.Streams()); n != b.N {
+				b.Fatalf("%d of %d streams", n, b.N)
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "streams/s")
+		})
+	}
+}
