@@ -278,7 +278,7 @@ func (q *queue) finish(p *AsyncAppend, err error) {
 	s := q.service
 	switch {
 	case err == nil:
-		p.file.remove()
+		p.file.sent()
 	case s.ctx.Err() != nil && isContextError(err):
 		p.file.leave()
 	default:

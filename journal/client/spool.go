@@ -23,7 +23,7 @@ import (
 const (
 	stateQueued  = ".queued"  // To be sent.
 	stateFailed  = ".failed"  // Failed for good; the next service tries again.
-	stateDamaged = ".damaged" // Its header cannot be read.
+	stateDamaged = ".damaged" // It has something that cannot be read. What could be was sent.
 )
 
 const spoolLock = "LOCK"
@@ -132,13 +132,20 @@ func (sp *spool) adopt(path string, log *slog.Logger) (*spoolFile, error) {
 		log.Error("spool has a damaged file, which is put aside", "path", path, "error", err)
 		f.rename(stateDamaged)
 		return nil, nil
-	case errors.Is(err, errSpoolDamaged), err == nil && f.end == f.begin:
+	case errors.Is(err, errSpoolDamaged), err == nil && f.end == f.begin && !f.damaged:
 		f.remove()
 		return nil, nil
 	case err != nil:
 		return nil, err
 	}
-	if cut := f.size - f.end; cut != 0 {
+	if f.damaged {
+		log.Error("spool has a damaged release; what is before it is sent, and the file put aside", "path", path,
+			"journal", f.request.Journal, "position", f.end, "bytes", f.size-f.end)
+		if f.end == f.begin {
+			f.rename(stateDamaged)
+			return nil, nil
+		}
+	} else if cut := f.size - f.end; cut != 0 {
 		log.Info("spool has an unfinished release, which is cut off", "path", path, "journal", f.request.Journal, "bytes", cut)
 	}
 	if state == stateFailed {
@@ -260,6 +267,15 @@ func (f *spoolFile) fail() {
 		return
 	}
 	f.rename(stateFailed)
+}
+
+// sent gives up the file of a batch that was acknowledged, unless there is something in it that could not be sent.
+func (f *spoolFile) sent() {
+	if f != nil && f.damaged {
+		f.rename(stateDamaged)
+		return
+	}
+	f.remove()
 }
 
 // remove removes the file for good. If that fails it will be sent again after a restart, as if the process had

@@ -45,6 +45,7 @@ type spoolFile struct {
 	seq       uint64
 	request   *pb.AppendRequest
 	dependent bool
+	damaged   bool // Behind end is a release that cannot be read.
 
 	file vfs.File // nil while it rests, and while all that there is of an unlinked one is in tail.
 	// tail is what is yet to be written to an unlinked file, from position flushed on. Such a file does not survive the
@@ -146,6 +147,7 @@ func (f *spoolFile) recover() error {
 		}
 		if err != nil || len(chunk) == 0 {
 			f.end, f.content = r.whole, r.wholeContent
+			f.damaged = err != nil && !r.torn
 			return nil
 		}
 	}
@@ -376,6 +378,7 @@ type recordReader struct {
 	want   uint32
 	left   int64
 	crc    uint32
+	torn   bool // The end is one that a process leaves which dies.
 
 	// What of it is known to be whole: the end of the last record that was checked, and the content up to there.
 	whole, wholeContent, content int64
@@ -396,6 +399,7 @@ func (r *recordReader) next(buf []byte) ([]byte, error) {
 		n := min(int64(len(buf)), r.limit-r.pos)
 		if n == 0 {
 			if r.inside {
+				r.torn = true
 				return nil, r.damaged("record is cut off")
 			}
 			return nil, nil
@@ -410,6 +414,7 @@ func (r *recordReader) next(buf []byte) ([]byte, error) {
 			return out, err
 		}
 		if used == 0 {
+			r.torn = true
 			return nil, r.damaged("record is cut off")
 		}
 	}
@@ -426,6 +431,7 @@ func (r *recordReader) strip(raw []byte) (used int, content []byte, err error) {
 			h := raw[used:]
 			length := binary.LittleEndian.Uint32(h)
 			if length&presentBit == 0 {
+				r.torn = binary.LittleEndian.Uint64(h) == 0
 				return used, raw[:out], r.damaged("record has no header")
 			}
 			copy(r.length[:], h)

@@ -208,6 +208,38 @@ func TestDamagedHeaderIsPutAside(t *testing.T) {
 	}
 }
 
+// A release that went bad is not thrown away, and neither is what is behind it; what is before it is sent.
+func TestDamagedReleaseIsPutAside(t *testing.T) {
+	for bad, want := range []string{"", "one", "onetwo"} {
+		dir := t.TempDir()
+		s := openService(t, away().start(t), dir)
+		first := put(t, s, request("test/journal"), "in flight")
+		waitFor(t, func() bool { return inFlight(s, "test/journal", first) })
+		for _, text := range []string{"one", "two", "six"} {
+			put(t, s, request("test/journal"), text)
+		}
+		kill(t, s)
+		path := spoolFiles(t, dir, stateQueued)[1]
+		data, err := os.ReadFile(path)
+		wantNil(t, err)
+		data[len(data)-(3-bad)*(recordHeader+3)+recordHeader] ^= 1
+		wantNil(t, os.WriteFile(path, data, 0o600))
+
+		b := &broker{}
+		s = openService(t, b.start(t), dir)
+		wantNil(t, s.Close(t.Context()))
+		wantContent(t, b, "test/journal", "in flight"+want)
+		left := spoolFiles(t, dir, "")
+		if len(left) != 1 || filepath.Ext(left[0]) != stateDamaged {
+			t.Errorf("release %d: left behind are %v", bad, left)
+			continue
+		}
+		if kept, err := os.ReadFile(left[0]); err != nil || string(kept) != string(data) {
+			t.Errorf("release %d: the file was changed, %v", bad, err)
+		}
+	}
+}
+
 // A record that goes bad while the service runs is neither sent nor forgotten.
 func TestDamageWhileRunning(t *testing.T) {
 	dir := t.TempDir()
