@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -469,6 +470,40 @@ func TestContextEnds(t *testing.T) {
 	late := s.StartAppend(request("test/late"), nil)
 	wantErrorIs(t, late.Release(), context.Canceled)
 	wantErrorIs(t, s.WaitForRoom(ctx, 1), nil)
+}
+
+// A journal has one goroutine while it has something to send, and else none.
+func TestGoroutines(t *testing.T) {
+	senders := func() int {
+		buf := make([]byte, 1<<20)
+		return strings.Count(string(buf[:runtime.Stack(buf, true)]), "client.(*queue).run(")
+	}
+	b := &broker{hold: make(chan struct{})}
+	s := newService(t, b)
+	const journals = 50
+	var ops []*AsyncAppend
+	for i := range journals {
+		p := s.StartAppend(request(fmt.Sprint("test/", i)), nil)
+		if n := senders(); n > i {
+			t.Fatalf("%d goroutines with %d journals, and one that is only being written to", n, i)
+		}
+		_, _ = p.Writer().WriteString("x")
+		wantNil(t, p.Release())
+		ops = append(ops, p, put(t, s, request(fmt.Sprint("test/", i)), "y"))
+	}
+	waitFor(t, func() bool { return senders() == journals })
+	close(b.hold)
+	for _, p := range ops {
+		wantNil(t, p.Err())
+	}
+	waitFor(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.queues) == 0
+	})
+	waitFor(t, func() bool { return senders() == 0 })
+	wantNil(t, put(t, s, request("test/1"), "z").Err()) // It begins again.
+	wantContent(t, b, "test/1", "xyz")
 }
 
 func TestReleaseWithoutHoldPanics(t *testing.T) {
