@@ -173,11 +173,3 @@ func TestFutures(t *testing.T) {
 	}()
 	a.Resolve(nil)
 }
-
-func TestBackoff(t *testing.T) {
-	for attempt, want := range map[int]time.Duration{-1: 0, 0: 50, 1: 50, 2: 100, 3: 100, 4: 1000, 5: 1000, 6: 5000, 99: 5000} {
-		if got := backoff(attempt); got != want*time.Millisecond {
-			t.Errorf("attempt %d: %s", attempt, got)
-		}
-	}
-}

@@ -2,9 +2,13 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -70,9 +74,23 @@ func TestRouteCacheNeedsRoom(t *testing.T) {
 }
 
 func TestBackoffVectors(t *testing.T) {
-	for attempt, ms := range map[int]int{-1: 0, 0: 50, 1: 50, 2: 100, 3: 100, 4: 1000, 5: 1000, 6: 5000, 7: 5000, 1000: 5000} {
-		if got := backoff(attempt); got != time.Duration(ms)*time.Millisecond {
-			t.Errorf("attempt %d: %v", attempt, got)
+	data, err := os.ReadFile("../protocol/testdata/journal.json")
+	wantNil(t, err)
+	var v struct {
+		Backoff map[string]int64 `json:"client_backoff_ms"`
+	}
+	wantNil(t, json.Unmarshal(data, &v))
+	if len(v.Backoff) != 8 {
+		t.Fatalf("%d vectors", len(v.Backoff))
+	}
+	for name, ms := range v.Backoff {
+		number, above := strings.CutSuffix(name, "_and_up")
+		attempt, err := strconv.Atoi(number)
+		wantNil(t, err)
+		for _, a := range []int{attempt, attempt + 1, attempt + 1000} {
+			if got := backoff(a); (a == attempt || above) && got != time.Duration(ms)*time.Millisecond {
+				t.Errorf("attempt %d: %v", a, got)
+			}
 		}
 	}
 }

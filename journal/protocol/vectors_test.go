@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -470,5 +471,71 @@ func TestCodecVectors(t *testing.T) {
 		if got, err := CodecOfExtension(strings.ToUpper(v.Extension)); got != c || err != nil {
 			t.Errorf("extension %q is of codec %s, %v", v.Extension, got, err)
 		}
+	}
+}
+
+// Each group of the golden data is used by a test: of this package, or of one that has a copy of it.
+func TestEveryGroupIsUsed(t *testing.T) {
+	const here = "vectors_test.go"
+	type use struct{ test, data string }
+	uses := map[string]use{
+		"authorization":       {"../auth/auth_test.go", "../auth/testdata/authorization.json"},
+		"codecs":              {"../fragment/fragment_test.go", "../fragment/testdata/codecs.json"}, // Their samples; the names are used here.
+		"cover_set_add":       {"../broker/index_test.go", "../broker/testdata/index.json"},
+		"cover_set_lookup":    {"../broker/index_test.go", "../broker/testdata/index.json"},
+		"index_query":         {"../broker/index_test.go", "../broker/testdata/index.json"},
+		"fragment_listing":    {"../broker/index_test.go", "../broker/testdata/index.json"},
+		"fragment_rolling":    {"../broker/index_test.go", "../broker/testdata/index.json"},
+		"append_flow_control": {"../broker/flow_test.go", "../broker/testdata/append_flow_control.json"},
+		"yaml_hierarchy":      {"../spectree/tree_test.go", "../spectree/testdata/yaml_hierarchy.json"},
+		"client_backoff_ms":   {"../client/route_test.go", "testdata/journal.json"},
+	}
+	for _, group := range []string{
+		"messages", "request_validity", "journal_spec_validity", "journal_names", "labels", "label_sets", "label_set_algebra",
+		"selector_parse", "selector_match", "process_ids", "endpoints", "fragment_stores", "fragment_names", "fragment_paths",
+	} {
+		uses[group] = use{here, "testdata/journal.json"}
+	}
+	load := func(name string) map[string]any {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var groups map[string]any
+		if err := json.Unmarshal(data, &groups); err != nil {
+			t.Fatal(err)
+		}
+		return groups
+	}
+	groups := load("testdata/journal.json")
+	for group, want := range groups {
+		if group == "about" {
+			continue
+		}
+		u, ok := uses[group]
+		if !ok {
+			t.Errorf("no test is known to use the group %s", group)
+			continue
+		}
+		delete(uses, group)
+		var got any = load(u.data)
+		if whole, ok := got.(map[string]any)[group]; ok {
+			got = whole
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("the copy of %s in %s is another one", group, u.data)
+		}
+		source, err := os.ReadFile(u.test)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A file of one group need not name it.
+		name := strings.TrimSuffix(filepath.Base(u.data), ".json")
+		if !strings.Contains(string(source), group) && (name != group || !strings.Contains(string(source), filepath.Base(u.data))) {
+			t.Errorf("%s does not use %s", u.test, group)
+		}
+	}
+	for group := range uses {
+		t.Errorf("there is no group %s", group)
 	}
 }
