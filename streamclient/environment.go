@@ -6,15 +6,7 @@ import (
 	"os"
 
 	"github.com/daybook-dev/daybook/logs/types"
-)
-
-// The variables by which a Butler is found (spec butler 5.4).
-const (
-	EnvStreamServer    = "LOGDOG_STREAM_SERVER_PATH"
-	EnvProject         = "LOGDOG_STREAM_PROJECT"
-	EnvPrefix          = "LOGDOG_STREAM_PREFIX"
-	EnvCoordinatorHost = "LOGDOG_COORDINATOR_HOST"
-	EnvNamespace       = "LOGDOG_NAMESPACE"
+	"github.com/daybook-dev/daybook/streamproto"
 )
 
 var (
@@ -41,27 +33,27 @@ type Environment struct {
 // FromEnvironment returns what the environment's variables say. The error is ErrNoButler, wrapped, if the variable with the
 // Butler's address is not there or empty.
 func FromEnvironment() (*Environment, error) {
-	address := os.Getenv(EnvStreamServer)
+	address := os.Getenv(streamproto.EnvAddress)
 	if address == "" {
-		return nil, fmt.Errorf("%s is not set: %w", EnvStreamServer, ErrNoButler)
+		return nil, fmt.Errorf("%s is not set: %w", streamproto.EnvAddress, ErrNoButler)
 	}
 	e := &Environment{
-		CoordinatorHost: os.Getenv(EnvCoordinatorHost),
-		Project:         types.Project(os.Getenv(EnvProject)),
-		Prefix:          types.StreamName(os.Getenv(EnvPrefix)),
-		Namespace:       types.StreamName(os.Getenv(EnvNamespace)),
+		CoordinatorHost: os.Getenv(streamproto.EnvCoordinatorHost),
+		Project:         types.Project(os.Getenv(streamproto.EnvProject)),
+		Prefix:          types.StreamName(os.Getenv(streamproto.EnvPrefix)),
+		Namespace:       types.StreamName(os.Getenv(streamproto.EnvNamespace)),
 	}
 	var err error
 	if e.Client, err = New(address, e.Namespace); err != nil {
-		return nil, fmt.Errorf("%s: %w", EnvStreamServer, err)
+		return nil, fmt.Errorf("%s: %w", streamproto.EnvAddress, err)
 	}
 	for _, v := range []struct {
 		name, value string
 		validate    func() error
 	}{
-		{EnvPrefix, string(e.Prefix), e.Prefix.Validate},
-		{EnvProject, string(e.Project), e.Project.Validate},
-		{EnvNamespace, string(e.Namespace), e.Namespace.Validate},
+		{streamproto.EnvPrefix, string(e.Prefix), e.Prefix.Validate},
+		{streamproto.EnvProject, string(e.Project), e.Project.Validate},
+		{streamproto.EnvNamespace, string(e.Namespace), e.Namespace.Validate},
 	} {
 		if v.value == "" {
 			continue

@@ -5,10 +5,12 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/daybook-dev/daybook/streamproto"
 )
 
 func setenv(t *testing.T, env map[string]string) {
-	for _, name := range []string{EnvStreamServer, EnvProject, EnvPrefix, EnvCoordinatorHost, EnvNamespace} {
+	for _, name := range []string{streamproto.EnvAddress, streamproto.EnvProject, streamproto.EnvPrefix, streamproto.EnvCoordinatorHost, streamproto.EnvNamespace} {
 		t.Setenv(name, env[name]) // also puts back what was there
 		if _, ok := env[name]; !ok {
 			if err := os.Unsetenv(name); err != nil {
@@ -20,7 +22,7 @@ func setenv(t *testing.T, env map[string]string) {
 
 func TestFromEnvironment(t *testing.T) {
 	setenv(t, map[string]string{
-		EnvStreamServer: "null", EnvProject: "proj", EnvPrefix: "builds/8", EnvCoordinatorHost: "logs.example.org", EnvNamespace: "ns",
+		streamproto.EnvAddress: "null", streamproto.EnvProject: "proj", streamproto.EnvPrefix: "builds/8", streamproto.EnvCoordinatorHost: "logs.example.org", streamproto.EnvNamespace: "ns",
 	})
 	e, err := FromEnvironment()
 	if err != nil {
@@ -39,14 +41,14 @@ func TestFromEnvironment(t *testing.T) {
 		t.Errorf("URL %s, %v; want %s", two, err, want)
 	}
 
-	setenv(t, map[string]string{EnvStreamServer: "null", EnvProject: "p"})
+	setenv(t, map[string]string{streamproto.EnvAddress: "null", streamproto.EnvProject: "p"})
 	if e, err = FromEnvironment(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := e.ViewerURL("a/+/b"); !errors.Is(err, ErrNoHost) {
 		t.Errorf("without a host: %v", err)
 	}
-	setenv(t, map[string]string{EnvStreamServer: "null", EnvCoordinatorHost: "file:///x"})
+	setenv(t, map[string]string{streamproto.EnvAddress: "null", streamproto.EnvCoordinatorHost: "file:///x"})
 	if e, err = FromEnvironment(); err != nil {
 		t.Fatal(err)
 	}
@@ -56,14 +58,14 @@ func TestFromEnvironment(t *testing.T) {
 }
 
 func TestBadEnvironment(t *testing.T) {
-	for _, env := range []map[string]string{nil, {EnvStreamServer: ""}, {EnvProject: "p"}} {
+	for _, env := range []map[string]string{nil, {streamproto.EnvAddress: ""}, {streamproto.EnvProject: "p"}} {
 		setenv(t, env)
-		if _, err := FromEnvironment(); !errors.Is(err, ErrNoButler) || !strings.Contains(err.Error(), EnvStreamServer) {
+		if _, err := FromEnvironment(); !errors.Is(err, ErrNoButler) || !strings.Contains(err.Error(), streamproto.EnvAddress) {
 			t.Errorf("%v: %v", env, err)
 		}
 	}
-	for name, value := range map[string]string{EnvStreamServer: "bogus:x", EnvProject: "P", EnvPrefix: "/", EnvNamespace: "a b"} {
-		env := map[string]string{EnvStreamServer: "null"}
+	for name, value := range map[string]string{streamproto.EnvAddress: "bogus:x", streamproto.EnvProject: "P", streamproto.EnvPrefix: "/", streamproto.EnvNamespace: "a b"} {
+		env := map[string]string{streamproto.EnvAddress: "null"}
 		env[name] = value
 		setenv(t, env)
 		if _, err := FromEnvironment(); err == nil || !strings.Contains(err.Error(), name) || errors.Is(err, ErrNoButler) {

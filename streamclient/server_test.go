@@ -51,10 +51,12 @@ type server struct {
 	reply string
 	// read, if not nil, is waited for before the data are read.
 	read chan struct{}
+	// discard makes the server forget what it read.
+	discard bool
 }
 
 // shortDir returns a directory for a socket, for which the path of t.TempDir is too long.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ld")
 	if err != nil {
@@ -68,7 +70,7 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-func startServer(t *testing.T, network string, s *server) *server {
+func startServer(t testing.TB, network string, s *server) *server {
 	t.Helper()
 	address := "127.0.0.1:0"
 	switch {
@@ -109,6 +111,10 @@ func startServer(t *testing.T, network string, s *server) *server {
 
 func (s *server) handle(conn net.Conn) (*connection, error) {
 	c := new(connection)
+	if s.discard {
+		_, err := io.Copy(io.Discard, conn)
+		return c, err
+	}
 	r := bufio.NewReader(io.TeeReader(conn, (*appender)(&c.raw)))
 	magic := make([]byte, 6)
 	if _, err := io.ReadFull(r, magic); err != nil {
@@ -182,7 +188,7 @@ func (a *appender) Write(p []byte) (int, error) {
 }
 
 // newClient returns a client of the server.
-func (s *server) client(t *testing.T) *Client {
+func (s *server) client(t testing.TB) *Client {
 	t.Helper()
 	c, err := New(s.address, "")
 	if err != nil {

@@ -1,0 +1,47 @@
+package streamclient_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/daybook-dev/daybook/streamclient"
+)
+
+// A program that a Butler started writes a log of its own, which is also printed.
+func Example() {
+	ctx := context.Background()
+	env, err := streamclient.FromEnvironment()
+	if err != nil {
+		log.Fatal(err) // it says how to start the program
+	}
+	var url string
+	out, err := env.Client.NewStream(ctx, "compile/log", streamclient.Tee(os.Stdout), streamclient.Confirm(&url))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Fprintln(out, "hello; see", url)
+	if err := out.Close(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A test sees what a program writes.
+func ExampleNewFake() {
+	client, fake := streamclient.NewFake("test")
+
+	events, err := client.NewDatagramStream(context.Background(), "events", streamclient.WithTags("host", "a1"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, e := range []string{"start", "stop"} {
+		if err := events.SendDatagram([]byte(e)); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	s := fake.Stream("test/events")
+	fmt.Printf("%s %q %v\n", s.Flags.Tags["host"], s.Datagrams, s.Closed)
+	// Output: a1 ["start" "stop"] false
+}
