@@ -3,7 +3,6 @@ package streamclient_test
 import (
 	"context"
 	"fmt"
-	"log"
 	"os"
 
 	"github.com/daybook-dev/daybook/streamclient"
@@ -14,16 +13,16 @@ func Example() {
 	ctx := context.Background()
 	env, err := streamclient.FromEnvironment()
 	if err != nil {
-		log.Fatal(err) // it says how to start the program
+		panic(err) // it says how to start the program
 	}
 	var url string
 	out, err := env.Client.NewStream(ctx, "compile/log", streamclient.Tee(os.Stdout), streamclient.Confirm(&url))
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	fmt.Fprintln(out, "hello; see", url)
 	if err := out.Close(); err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 }
 
@@ -33,11 +32,11 @@ func ExampleNewFake() {
 
 	events, err := client.NewDatagramStream(context.Background(), "events", streamclient.WithTags("host", "a1"))
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 	for _, e := range []string{"start", "stop"} {
 		if err := events.SendDatagram([]byte(e)); err != nil {
-			log.Fatal(err)
+			panic(err)
 		}
 	}
 
