@@ -266,9 +266,16 @@ func TestJournalSpecValidity(t *testing.T) {
 func TestJournalNames(t *testing.T) {
 	for _, v := range vectors[[]struct {
 		verdict
-		Name   string
-		AsSpec bool `json:"valid_as_spec_name"`
+		Name, Base, Meta string
+		Bytes            int
+		AsSpec           bool `json:"valid_as_spec_name"`
 	}](t, "journal_names") {
+		if v.Base == "" && v.Meta == "" {
+			v.Base = v.Name // It is told only where there is something to split.
+		}
+		if base, meta := Journal(v.Name).SplitMeta(); string(base) != v.Base || meta != v.Meta || len(v.Name) != v.Bytes {
+			t.Errorf("%q is split into %q and %q", v.Name, base, meta)
+		}
 		err := Journal(v.Name).Validate()
 		// The reference accepts names that leave the root of a file store; they are refused here.
 		if strings.HasPrefix(v.Name, "../") {
