@@ -168,7 +168,7 @@ func (o *Output) send(bundle *logpb.ButlerLogBundle) error {
 	if err := o.note(func(s *streams) error { return s.note(bundle) }); err != nil {
 		return err
 	}
-	parts, err := split(bundle)
+	parts, err := output.Split(bundle, envelope.MaxSize)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/daybook-dev/daybook/api/logdog"
 	"github.com/daybook-dev/daybook/butler"
+	"github.com/daybook-dev/daybook/butler/output"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/envelope"
 	"github.com/daybook-dev/daybook/logs/logpb"
@@ -314,7 +315,7 @@ func TestSplit(t *testing.T) {
 	b := &logpb.ButlerLogBundle{Project: "p", Prefix: "x", Secret: types.NewPrefixSecret()}
 	b.Entries = append(b.Entries, bundle("small", 0, true, "x").Entries[0],
 		bundle("large", 0, true, slices.Repeat([]string{strings.Repeat("y", 1<<20)}, 25)...).Entries[0])
-	parts, err := split(b)
+	parts, err := output.Split(b, envelope.MaxSize)
 	if err != nil || len(parts) < 3 {
 		t.Fatalf("%d parts, %v", len(parts), err)
 	}
@@ -341,7 +342,7 @@ func TestSplit(t *testing.T) {
 	if next != 25 || ends != 1 {
 		t.Errorf("%d entries, %d ends", next, ends)
 	}
-	if _, err := split(bundle("huge", 0, true, strings.Repeat("z", 11<<20))); err == nil {
+	if _, err := output.Split(bundle("huge", 0, true, strings.Repeat("z", 11<<20)), envelope.MaxSize); err == nil {
 		t.Error("an entry of 11 MiB was taken")
 	}
 }

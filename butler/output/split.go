@@ -1,25 +1,24 @@
-package daybook
+package output
 
 import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/daybook-dev/daybook/logs/envelope"
 	"github.com/daybook-dev/daybook/logs/logpb"
 )
 
-// split cuts a bundle that is too large for an envelope into several.
-func split(b *logpb.ButlerLogBundle) ([]*logpb.ButlerLogBundle, error) {
-	if size := proto.Size(b); size <= envelope.MaxSize {
+// Split cuts a bundle whose serialized form is larger than limit into several that share its memory.
+func Split(b *logpb.ButlerLogBundle, limit int) ([]*logpb.ButlerLogBundle, error) {
+	if size := proto.Size(b); size <= limit {
 		return []*logpb.ButlerLogBundle{b}, nil
 	} else if len(b.GetEntries()) == 1 && len(b.Entries[0].GetLogs()) < 2 {
 		return nil, fmt.Errorf("an entry of %q makes a bundle of %d bytes; at most %d are possible",
-			b.Entries[0].GetDesc().GetName(), size, envelope.MaxSize)
+			b.Entries[0].GetDesc().GetName(), size, limit)
 	}
 	with := func(entries ...*logpb.ButlerLogBundle_Entry) *logpb.ButlerLogBundle {
 		return &logpb.ButlerLogBundle{
-			Timestamp: b.Timestamp, Project: b.Project, Prefix: b.Prefix, Secret: b.Secret, Entries: entries,
+			DeprecatedSource: b.DeprecatedSource, Timestamp: b.Timestamp, Project: b.Project, Prefix: b.Prefix, Secret: b.Secret, Entries: entries,
 		}
 	}
 	var halves [2]*logpb.ButlerLogBundle
@@ -30,12 +29,12 @@ func split(b *logpb.ButlerLogBundle) ([]*logpb.ButlerLogBundle, error) {
 		middle := len(e.Logs) / 2
 		halves[0] = with(&logpb.ButlerLogBundle_Entry{Desc: e.Desc, Logs: e.Logs[:middle]})
 		halves[1] = with(&logpb.ButlerLogBundle_Entry{
-			Desc: e.Desc, Logs: e.Logs[middle:], Terminal: e.Terminal, TerminalIndex: e.TerminalIndex,
+			Desc: e.Desc, Logs: e.Logs[middle:], Terminal: e.Terminal, TerminalIndex: e.TerminalIndex, Ended: e.Ended,
 		})
 	}
 	var out []*logpb.ButlerLogBundle
 	for _, h := range halves {
-		parts, err := split(h)
+		parts, err := Split(h, limit)
 		if err != nil {
 			return nil, err
 		}
