@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/daybook-dev/daybook/internal/bucket"
+	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
 	"github.com/daybook-dev/daybook/journal/broker/engine/disklog"
 	"github.com/daybook-dev/daybook/journal/protocol"
@@ -187,6 +188,45 @@ func TestRetention(t *testing.T) {
 			if head := s.state(name).Head; head != 244 {
 				t.Errorf("%s goes on to %d", name, head)
 			}
+		}
+	})
+}
+
+// TestRetentionWithStoreDown lets a store refuse to remove what has outlived its retention: it is hidden, and removed when the
+// store is well again, though nothing else happens to the journal.
+func TestRetentionWithStoreDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bucket.NewMem("b")
+		s := newStill(t, b)
+		s.create("test/a", func(f *protocol.JournalSpec_Fragment) {
+			f.FlushInterval, f.Retention = durationpb.New(10*time.Minute), durationpb.New(5*time.Hour)
+			f.Stores = []string{"s3://bucket/"}
+		})
+		s.append("test/a", "content")
+		time.Sleep(time.Hour)
+		objects := func() (n int) {
+			for _, key := range b.Keys() {
+				if strings.HasPrefix(key, "test/a/") {
+					n++
+				}
+			}
+			return n
+		}
+		b.SetFault(func(op bucket.Op, _ string) error {
+			if op == bucket.OpDelete {
+				return fault.New(fault.Transient, "the store is down")
+			}
+			return nil
+		})
+		time.Sleep(10 * time.Hour)
+		v, err := s.view(t.Context(), "test/a")
+		if err != nil || v.begin() != 7 || objects() != 1 {
+			t.Errorf("with the store down the journal begins at %d with %d objects, %v; want 7 with one", v.begin(), objects(), err)
+		}
+		b.SetFault(nil)
+		time.Sleep(2 * time.Hour)
+		if n := objects(); n != 0 {
+			t.Errorf("%d objects are left", n)
 		}
 	})
 }

@@ -53,11 +53,14 @@ func (k *keeper) pruneAll() {
 // prune drops the fragments of a journal whose newest append is older than the journal's retention, oldest first, unless a
 // reader that has registered needs them.
 func (k *keeper) prune(ctx context.Context, spec *engine.Spec, now time.Time) error {
+	journal := protocol.Journal(spec.GetName())
+	if err := k.removeRest(ctx, journal); err != nil {
+		return err
+	}
 	retention := spec.GetFragment().GetRetention().AsDuration()
 	if retention <= 0 {
 		return nil // which is for ever
 	}
-	journal := protocol.Journal(spec.GetName())
 	limit := now.Add(-retention).Unix()
 	v, err := k.broker.view(ctx, journal)
 	if err != nil {
@@ -89,6 +92,23 @@ func (k *keeper) prune(ctx context.Context, spec *engine.Spec, now time.Time) er
 		return nil
 	}
 	return k.cut(ctx, journal, below)
+}
+
+// removeRest removes from the stores what was dropped before and could not be removed then.
+func (k *keeper) removeRest(ctx context.Context, journal protocol.Journal) error {
+	state, err := k.broker.engine.Load(ctx, journal)
+	if err != nil {
+		return err
+	}
+	if s := k.shelf(journal); s == nil || s.created != state.Created || !s.content.Load().hides(state.Trimmed) {
+		return nil
+	}
+	return k.cut(ctx, journal, state.Trimmed)
+}
+
+// hides reports whether a listing showed fragments that end at or below an offset.
+func (s *shelved) hides(below protocol.Offset) bool {
+	return len(s.listed) != 0 && s.listed[0].End <= below
 }
 
 // cut drops the fragments of a journal that end at or below an offset, first from the records and then from the stores. What

@@ -38,8 +38,10 @@ type Registry struct {
 
 	mu     sync.Mutex
 	stores map[protocol.FragmentStore]*Store
-	closed bool
-	ending sync.WaitGroup
+	// opening has the stores that are being opened, each with a channel that is closed when that has ended.
+	opening map[protocol.FragmentStore]chan struct{}
+	closed  bool
+	ending  sync.WaitGroup
 }
 
 // NewRegistry returns a registry without stores.
@@ -53,28 +55,69 @@ func NewRegistry(o Options) *Registry {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Registry{opts: o, metrics: newMetrics(o.Registerer), stores: make(map[protocol.FragmentStore]*Store)}
+	return &Registry{
+		opts: o, metrics: newMetrics(o.Registerer), stores: make(map[protocol.FragmentStore]*Store),
+		opening: make(map[protocol.FragmentStore]chan struct{}),
+	}
 }
+
+var errClosed = fault.New(fault.Transient, "the stores are closed")
 
 // Acquire returns the store that a URL names. It is opened if nobody uses it; to reach it is not tried. The caller must call
 // Release.
 func (r *Registry) Acquire(ctx context.Context, name protocol.FragmentStore) (*Store, error) {
+	for {
+		s, opening, err := r.reserve(name)
+		if s != nil || err != nil {
+			return s, err
+		}
+		if opening == nil {
+			return r.open(ctx, name)
+		}
+		select {
+		case <-opening:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// reserve returns a store that is open, or a channel that is closed when somebody else has tried to open it. With neither the
+// caller has to open it.
+func (r *Registry) reserve(name protocol.FragmentStore) (*Store, <-chan struct{}, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return nil, fault.New(fault.Transient, "open fragment store %s: the stores are closed", name)
+		return nil, nil, fmt.Errorf("open fragment store %s: %w", name, errClosed)
 	}
-	s := r.stores[name]
-	if s == nil {
-		var err error
-		if s, err = newStore(ctx, r, name); err != nil {
-			return nil, fmt.Errorf("open fragment store %s: %w", name, err)
-		}
-		s.begin()
-		r.stores[name] = s
-		r.metrics.active.Set(float64(len(r.stores)))
+	if s := r.stores[name]; s != nil {
+		s.users++
+		return s, nil, nil
 	}
+	if opening := r.opening[name]; opening != nil {
+		return nil, opening, nil
+	}
+	r.opening[name] = make(chan struct{})
+	return nil, nil, nil
+}
+
+// open opens a store that was reserved. That may take its time, as credentials are looked for, and holds up no other store.
+func (r *Registry) open(ctx context.Context, name protocol.FragmentStore) (*Store, error) {
+	s, err := newStore(ctx, r, name)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.opening[name])
+	delete(r.opening, name)
+	if err == nil && r.closed {
+		err = errors.Join(errClosed, s.bucket.Close())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open fragment store %s: %w", name, err)
+	}
+	s.begin()
 	s.users++
+	r.stores[name] = s
+	r.metrics.active.Set(float64(len(r.stores)))
 	return s, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -323,4 +324,37 @@ func TestRegistry(t *testing.T) {
 	if err := x.Health(); !errors.Is(err, broken) {
 		t.Errorf("a failed put leaves the store healthy: %v", err)
 	}
+}
+
+// TestSlowOpen opens a store that takes its time, which holds up no other one.
+func TestSlowOpen(t *testing.T) {
+	entered, leave := make(chan struct{}), make(chan struct{})
+	inner := memory(map[string]*bucket.Mem{"slow": bucket.NewMem("slow"), "b": bucket.NewMem("b")})
+	r := registry(t, store.Options{Open: func(ctx context.Context, u *url.URL, args map[string]string) (bucket.Bucket, error) {
+		if u.Host == "slow" { // which is once
+			close(entered)
+			<-leave
+		}
+		return inner(ctx, u, args)
+	}})
+	var users sync.WaitGroup
+	for range 3 {
+		users.Go(func() {
+			s, err := r.Acquire(t.Context(), "s3://slow/")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(s.Release)
+		})
+	}
+	<-entered
+	acquire(t, r, "s3://b/")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.Acquire(ctx, "s3://slow/"); !errors.Is(err, context.Canceled) {
+		t.Errorf("Acquire: %v; want context.Canceled", err)
+	}
+	close(leave)
+	users.Wait()
 }
