@@ -216,22 +216,34 @@ func (l *Log) checkpoint() error {
 	im, dirty := l.image()
 	for _, j := range dirty {
 		if err := l.settle(j); err != nil {
-			// What could not be synced cannot be told from what was: the error is as final as one of the log.
-			l.writer.kill(err)
+			if !passes(err) {
+				// What could not be synced cannot be told from what was: the error is as final as one of the log.
+				l.writer.kill(err)
+				err = l.writer.failure()
+			}
+			l.remain(dirty)
 			return err
 		}
 	}
-	if err := l.writeCheckpoint(im); err != nil {
-		// The journals' files are in order, but remain dirty as far as the next checkpoint is concerned.
-		l.mu.Lock()
-		for _, j := range dirty {
-			l.dirty[j] = struct{}{}
-		}
-		l.mu.Unlock()
+	err := l.writer.failure() // which may be that of a file that is not among these
+	if err == nil {
+		err = l.writeCheckpoint(im)
+	}
+	if err != nil {
+		l.remain(dirty)
 		return err
 	}
 	l.metrics.checkpoints.Inc()
 	return l.retire()
+}
+
+// remain leaves journals to the next checkpoint.
+func (l *Log) remain(dirty []*journal) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, j := range dirty {
+		l.dirty[j] = struct{}{}
+	}
 }
 
 // image returns what the checkpoint will say, and the journals that changed since the last one.
@@ -314,8 +326,10 @@ func (c *content) isRemoved() bool {
 	return c.removed
 }
 
+func checkpointName(from position) string { return fmt.Sprintf("%016x-%08x", from.segment, from.offset) }
+
 func (l *Log) writeCheckpoint(im *image) error {
-	name := fmt.Sprintf("%016x-%08x", im.from.segment, im.from.offset)
+	name := checkpointName(im.from)
 	if n := len(l.kept); n > 0 && l.kept[n-1].name == name {
 		return nil
 	}
@@ -364,18 +378,22 @@ func (l *Log) retire() error {
 	return l.segments.retireBefore(l.kept[0].from.segment)
 }
 
-// findCheckpoints returns the intact checkpoints, oldest first, and the image of the last. Unfinished ones are removed.
-func (l *Log) findCheckpoints() (*image, error) {
+// findCheckpoints finds the intact checkpoints, and returns the image of the last. Unfinished ones are removed.
+func (l *Log) findCheckpoints() (last *image, damaged bool, err error) {
 	entries, err := l.opts.FS.ReadDir(l.path(checkpointDir))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	var last *image
 	for _, e := range entries {
+		var at position
+		if n, err := fmt.Sscanf(strings.TrimSuffix(e.Name(), checkpointTemp), "%016x-%08x", &at.segment, &at.offset); n != 2 || err != nil ||
+			checkpointName(at) != strings.TrimSuffix(e.Name(), checkpointTemp) {
+			continue // not ours
+		}
 		path := l.path(checkpointDir, e.Name())
 		if strings.HasSuffix(e.Name(), checkpointTemp) {
 			if err := l.opts.FS.Remove(path); err != nil {
-				return nil, err
+				return nil, false, err
 			}
 			continue
 		}
@@ -386,6 +404,7 @@ func (l *Log) findCheckpoints() (*image, error) {
 			im, err = decodeImage(b)
 		}
 		if err != nil {
+			damaged = true
 			l.metrics.damages.Inc()
 			l.opts.Logger.Error("journal log: a checkpoint is damaged and will not be used", "checkpoint", e.Name(), "error", err)
 			continue
@@ -393,5 +412,5 @@ func (l *Log) findCheckpoints() (*image, error) {
 		last = im
 		l.kept = append(l.kept, checkpointFile{e.Name(), im.from})
 	}
-	return last, nil
+	return last, damaged, nil
 }

@@ -55,12 +55,7 @@ func (l *Log) wait(ctx context.Context, b *batch) error {
 	if b == nil {
 		return nil
 	}
-	select {
-	case <-b.done:
-		return b.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return l.writer.await(ctx, b)
 }
 
 // commit orders an append. The caller holds j.mu, and waits for the batch.
@@ -90,7 +85,7 @@ func (l *Log) try(j *journal, a *engine.Append, src *source) (engine.Result, *ba
 	next := cur
 	roll := a.Roll
 	roll.Force = roll.Force || src.adopt
-	if roll.Due(cur.openFragment(), cur.lowest(), begin, a.Now) && cur.open != nil {
+	if roll.Due(cur.openExtent(), cur.lowest(), begin, a.Now) && cur.open != nil {
 		body.flags |= flagFinish
 		body.postfix = roll.Finish(cur.openFragment(), cur.registers).Postfix
 		next = next.finish(body.postfix)
@@ -161,7 +156,9 @@ func (l *Log) place(j *journal, next *state, body *appendBody, src *source) (*st
 	} else {
 		body.flags |= flagReference
 		body.sum = src.crc
-		if err := l.syncContent(j, c); err != nil {
+		if err := l.syncContent(j, c); passes(err) {
+			return nil, fault.Wrap(fault.Transient, err)
+		} else if err != nil {
 			l.writer.kill(err)
 			return nil, l.writer.failure()
 		}

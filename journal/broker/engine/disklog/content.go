@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/daybook-dev/daybook/internal/vfs"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
@@ -24,6 +25,11 @@ type content struct {
 
 	// reserved is how much disk space the file takes.
 	reserved atomic.Int64
+
+	// syncing is held during a sync, so that whoever finds nothing to sync knows that it is done. failure is that of a sync:
+	// nothing can be said of the file any more.
+	syncing sync.Mutex
+	failure error
 
 	mu sync.Mutex // guards the name, and what has yet to be synced
 	// name is the file's name in dir.
@@ -270,6 +276,11 @@ func (c *content) reserve(f vfs.File, size int64) error {
 
 // sync makes the file durable, and its name too unless the caller syncs the directory.
 func (c *content) sync() error {
+	c.syncing.Lock()
+	defer c.syncing.Unlock()
+	if c.failure != nil {
+		return c.failure
+	}
 	c.mu.Lock()
 	dirty := c.dirty
 	c.dirty = false
@@ -279,10 +290,17 @@ func (c *content) sync() error {
 	}
 	f, err := c.use()
 	if err != nil {
+		c.mu.Lock()
+		c.dirty = true
+		c.mu.Unlock()
 		return err
 	}
-	return errors.Join(f.Sync(), c.unuse())
+	c.failure = f.Sync()
+	return errors.Join(c.failure, c.unuse())
 }
+
+// passes reports whether an error says that a sync was not even tried, for lack of file descriptors.
+func passes(err error) bool { return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) }
 
 // trim gives reserved space beyond the content back.
 func (c *content) trim(size int64) error {

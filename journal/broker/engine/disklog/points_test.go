@@ -33,7 +33,7 @@ type script struct {
 func (s *script) hook(op vfs.Op, name string) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.moments = append(s.moments, &moment{op: s.op, what: string(op)+" "+name, disk: s.disk.Clone(), before: maps.Clone(s.model)})
+	s.moments = append(s.moments, &moment{op: s.op, what: string(op) + " " + name, disk: s.disk.Clone(), before: maps.Clone(s.model)})
 	dir := strings.Split(strings.TrimPrefix(filepath.ToSlash(name), "/data/"), "/")[0]
 	s.points[string(op)+" "+dir]++
 	return 0, nil
@@ -161,6 +161,9 @@ func TestCrashPoints(t *testing.T) {
 			m.after = m.before
 		}
 		for _, how := range []string{"kill", "power", "some power"} {
+			if how == "some power" && i%3 != 0 {
+				continue // TestPowerLoss does more of these
+			}
 			crash := &moment{op: m.op, disk: m.disk.Clone(), before: maps.Clone(m.before), after: maps.Clone(m.after)}
 			switch how {
 			case "power":

@@ -27,19 +27,22 @@ func (l *Log) recover(ctx context.Context) error {
 	if err := l.opts.FS.SyncDir(l.dir); err != nil {
 		return err
 	}
-	if err := removeAll(l.opts.FS, l.path(stagingDir)); err != nil {
+	if err := l.clearStaging(); err != nil {
 		return err
 	}
 	numbers, err := listSegments(l.opts.FS, l.path(logDir))
 	if err != nil {
 		return err
 	}
-	im, err := l.findCheckpoints()
+	im, damaged, err := l.findCheckpoints()
 	if err != nil {
 		return err
 	}
 	if im == nil {
-		if im, err = l.create(numbers); err != nil {
+		if damaged || len(numbers) > 0 {
+			return fault.New(fault.DataLoss, "there is a log but no intact checkpoint; restore %s from a copy", l.path(checkpointDir))
+		}
+		if im, err = l.create(); err != nil {
 			return err
 		}
 	}
@@ -64,14 +67,7 @@ func (l *Log) recover(ctx context.Context) error {
 }
 
 // create draws an identity, and writes the checkpoint with which everything begins.
-func (l *Log) create(segments []uint64) (*image, error) {
-	entries, err := l.opts.FS.ReadDir(l.path(checkpointDir))
-	if err != nil {
-		return nil, err
-	}
-	if len(entries) > 0 || len(segments) > 0 {
-		return nil, fault.New(fault.DataLoss, "there is a log but no intact checkpoint; restore %s from a copy", l.path(checkpointDir))
-	}
+func (l *Log) create() (*image, error) {
 	im := &image{
 		identity: engine.Identity{Cluster: randomID(), Member: randomID()},
 		nextID:   1, revision: 1, from: position{segment: 1},
@@ -162,6 +158,21 @@ func writeEnd(f vfs.File, number uint64, at int64, seq uint64) error {
 	seal(b, number, uint32(at))
 	if _, err := f.WriteAt(b, at); err != nil {
 		return fmt.Errorf("end segment %s of the log: %w", segmentName(number), err)
+	}
+	return nil
+}
+
+// clearStaging removes what was on its way.
+func (l *Log) clearStaging() error {
+	// The names are like those of segments.
+	numbers, err := listSegments(l.opts.FS, l.path(stagingDir))
+	if err != nil {
+		return err
+	}
+	for _, n := range numbers {
+		if err := l.opts.FS.Remove(l.path(stagingDir, segmentName(n))); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -274,6 +285,9 @@ func (r *replay) run(ctx context.Context, numbers []uint64) error {
 		r.segment(b, n, at)
 		expect = n + 1
 	}
+	if expect == r.from.segment && r.from.offset > 0 {
+		r.report(expect, r.from.offset, "the segment is missing", nil)
+	}
 	if r.last.segment != 0 && !r.ended {
 		r.torn()
 	}
@@ -345,14 +359,30 @@ func (r *replay) torn() {
 	if err != nil || int64(len(b)) < r.last.offset+headerSize {
 		return
 	}
-	h := b[r.last.offset:][:headerSize]
-	whole := binary.LittleEndian.Uint32(h) == headerSum(h, r.last.segment)
+	whole := nearHeader(b[r.last.offset:][:headerSize], r.last.segment)
 	_, found := findRecord(b, r.last.offset, r.last.segment, r.prev, false)
 	if whole || found {
 		r.log.metrics.tornTails.Inc()
-		r.log.opts.Logger.Warn("journal log: a write that a crash cut short was dropped; none of it had been acknowledged",
+		r.log.opts.Logger.Warn("journal log: the last write is not whole and was dropped; a crash cut it short, and none of it had been acknowledged, unless the disk is failing",
 			"segment", segmentName(r.last.segment), "offset", r.last.offset)
 	}
+}
+
+// nearHeader reports whether b is a header, or would be one but for a bit that the disk has changed.
+func nearHeader(b []byte, segment uint64) bool {
+	h := bytes.Clone(b)
+	valid := func() bool { return binary.LittleEndian.Uint32(h) == headerSum(h, segment) }
+	if valid() {
+		return true
+	}
+	for bit := range 8 * len(h) {
+		h[bit/8] ^= 1 << (bit % 8)
+		if valid() {
+			return true
+		}
+		h[bit/8] ^= 1 << (bit % 8)
+	}
+	return false
 }
 
 func (r *replay) report(segment uint64, at int64, what string, err error) {
