@@ -16,8 +16,8 @@
 // When the context ends, there is one: the servers are closed and bring what they have, what programs have written by then is read,
 // and then all streams end where they are. What was read goes the way of everything. Five seconds after the context, streams whose
 // readers still do not react are abandoned: a line at the end of text streams says so, and so does Wait. Callbacks that do not
-// return are not waited for either. An output whose SendBundle does not return holds Wait; its own context ends that, and what
-// it had spooled stays in its spool.
+// return within that time are not waited for either, and neither is an output that takes nothing for so long: what it has spooled
+// stays in its spool, and of the rest Wait tells.
 //
 // A stream that is malformed, refused or panics ends alone. What the output lost is told by Wait.
 //
@@ -58,7 +58,6 @@ type Butler struct {
 
 	// dispatch orders bundles: whoever holds it takes the next one and hands its entries to the callbacks.
 	dispatch sync.Mutex
-	senders  sync.WaitGroup
 	// stopper is whoever carries out a shutdown.
 	stopper sync.WaitGroup
 
@@ -79,8 +78,14 @@ type Butler struct {
 	servers           []StreamServer
 	// watchers are those whose callbacks have not seen the end.
 	watchers map[*watcher]struct{}
-	// running counts the streams that are read, serving the servers that may still bring streams and those that are being closed.
-	running, serving int
+	// running counts the streams that are read, serving the servers that may still bring streams and those that are being closed,
+	// sending the senders.
+	running, serving, sending int
+	// inFlight are the bundles that the output is busy with, taken counts those that it is done with. stalled says that it is not
+	// waited for any more.
+	inFlight map[*bundler.Bundle]struct{}
+	taken    int
+	stalled  bool
 }
 
 // New instantiates a new Butler instance and starts its processing.
@@ -105,14 +110,16 @@ func New(ctx context.Context, config Config) (*Butler, error) {
 		names:   newNames(),
 
 		watchers: make(map[*watcher]struct{}),
+		inFlight: make(map[*bundler.Bundle]struct{}),
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	b.wait = sync.OnceValue(b.finish)
-	for range max(config.Output.MaxSendBundles(), 1) {
-		b.senders.Go(b.send)
+	b.sending = max(config.Output.MaxSendBundles(), 1)
+	for range b.sending {
+		go b.send()
 	}
 	b.unwatch = context.AfterFunc(ctx, func() { b.shutdown(ctx.Err()) })
 	return b, nil
@@ -232,7 +239,7 @@ func (b *Butler) finish() error {
 		return b.finished
 	})
 	b.bundler.Flush()
-	b.senders.Wait()
+	_ = b.await(forever, func() bool { return b.sending == 0 || b.stalled })
 	_ = b.await(forever, func() bool { return len(b.watchers) == 0 })
 
 	b.mu.Lock()

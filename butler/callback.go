@@ -135,11 +135,18 @@ func (w *watcher) add(s *bundler.Stream, entries []*logpb.LogEntry) {
 	w.signal()
 }
 
+// end says that the callback gets its end after what is queued.
 func (w *watcher) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended = true
 	w.signal()
+}
+
+func (w *watcher) hasEnded() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ended
 }
 
 func (w *watcher) signal() {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
 )
@@ -87,7 +88,7 @@ func (b *Butler) stop() {
 	b.cancel() // closes those that are left
 	await(stopLimit, func() bool { return ended() && b.serving == 0 })
 	b.abandon()
-	b.leaveCallbacks()
+	b.leaveStuck()
 }
 
 // endStreams refuses all further streams and returns the readers of those that there are.
@@ -127,22 +128,50 @@ func (b *Butler) abandon() {
 	b.broadcast()
 }
 
-// leaveCallbacks stops waiting for callbacks that do not return, until all is done.
-func (b *Butler) leaveCallbacks() {
+// leaveStuck stops waiting for callbacks that do not return, and for an output that takes nothing, until all is done.
+func (b *Butler) leaveStuck() {
+	taken, since := -1, time.Now()
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		err := b.await(ctx, func() bool { return b.done || len(b.watchers) == 0 })
+		err := b.await(ctx, func() bool { return b.done })
 		cancel()
 		if err == nil {
 			return
 		}
 		b.mu.Lock()
+		if b.taken != taken || len(b.inFlight) == 0 {
+			taken, since = b.taken, time.Now()
+		}
+		stalled := time.Since(since) >= stopLimit && !b.stalled
+		if stalled {
+			b.giveUpOutput()
+		}
 		watchers := slices.Collect(maps.Keys(b.watchers))
 		b.mu.Unlock()
 		for _, w := range watchers {
+			if stalled {
+				w.end() // nobody will bring its stream's
+			}
 			if w.busy() >= stopLimit {
 				w.leave()
 			}
 		}
 	}
+}
+
+// giveUpOutput counts what the output does not take as lost. b.mu is held.
+func (b *Butler) giveUpOutput() {
+	err := fault.New(fault.Deadline, "the output took nothing for %v at the end", stopLimit)
+	b.stalled = true
+	for u := range b.inFlight {
+		b.lose(u, err)
+	}
+	for _, e := range b.names.streams {
+		read := e.ended || e.reader != nil
+		dispatched := e.drained || e.watcher != nil && e.watcher.hasEnded()
+		if read && !dispatched {
+			b.loseStream(e.name, err)
+		}
+	}
+	b.broadcast()
 }

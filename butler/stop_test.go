@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,6 +122,51 @@ func TestCallbacksThatDoNotReturnAreLeft(t *testing.T) {
 		}
 		if len(seen) != 2 {
 			t.Errorf("%d streams were seen", len(seen))
+		}
+	})
+}
+
+func TestOutputsThatTakeNothingAreLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		release := make(chan struct{})
+		var taken, ends atomic.Int64
+		out := &testOutput{fail: func(u *logpb.ButlerLogBundle) error {
+			if taken.Add(1) > 3 {
+				<-release
+				return nil
+			}
+			time.Sleep(stopLimit - time.Second) // slow is not stuck
+			return nil
+		}, maxSize: MinOutputSize}
+		b := newButler(t, ctx, out)
+		b.AddStreamRegistrationCallback(func(*logpb.LogStreamDescriptor) StreamChunkCallback {
+			return func(e *logpb.LogEntry) {
+				if e == nil {
+					ends.Add(1)
+				}
+			}
+		}, false)
+		add(t, b, "small", text("fine\n"))
+		synctest.Wait()
+		add(t, b, "big", text(strings.Repeat(strings.Repeat("x", 999)+"\n", 20)))
+		synctest.Wait()
+		cancel()
+		err := b.Wait()
+		var loss *LossError
+		if !errors.Is(err, context.Canceled) || !errors.As(err, &loss) || !fault.Is(loss.Err, fault.Deadline) {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]types.StreamName{"big"}, loss.Streams); diff != "" || loss.Bundles != 1 || loss.Entries == 0 {
+			t.Errorf("%v\n%s", loss, diff)
+		}
+		if taken.Load() != 4 || ends.Load() != 2 {
+			t.Errorf("%d bundles were taken, %d ends seen", taken.Load(), ends.Load())
+		}
+		close(release)
+		synctest.Wait()
+		if taken.Load() != 4 {
+			t.Errorf("%d bundles were taken in the end", taken.Load())
 		}
 	})
 }
