@@ -1,7 +1,12 @@
+//go:build unix
+
 package streamserver
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -137,5 +142,102 @@ func BenchmarkOpen(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "streams/s")
 		})
+	}
+}
+
+// TestShutdownReadsWhatWasWritten ends a Butler while programs have streams open, and others come. What they wrote is there.
+func TestShutdownReadsWhatWasWritten(t *testing.T) {
+	s, err := Listen("", Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := new(memory.Output)
+	ctx, cancel := context.WithCancel(t.Context())
+	b, err := butler.New(ctx, butler.Config{Output: out, BufferLogs: true, MaxBufferAge: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.AddStreamServer(s)
+	protocol, value, _ := strings.Cut(s.Address(), ":")
+	const streams = 200
+	for i := range streams {
+		hello, err := streamproto.AppendHandshake(nil, &streamproto.Flags{Name: burstName(i)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := net.Dial(protocol, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write(append(hello, burstData(i)...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := b.Wait(); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	for i := range streams {
+		s := out.Stream(burstName(i))
+		if s == nil || string(s.Data) != burstData(i) || s.Terminal != 1 {
+			t.Fatalf("stream %d: %+v", i, s)
+		}
+	}
+}
+
+// TestProgramsHearWhatBecameOfTheirStreams asks a Butler over a real socket.
+func TestProgramsHearWhatBecameOfTheirStreams(t *testing.T) {
+	s, err := Listen("", Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := new(memory.Output)
+	b, err := butler.New(t.Context(), butler.Config{Output: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.AddStreamServer(s)
+	b.DrainNamespace(t.Context(), "drained")
+	protocol, value, _ := strings.Cut(s.Address(), ":")
+	for _, c := range []struct {
+		name types.StreamName
+		code streamproto.Code
+	}{{"a", ""}, {"a", streamproto.Exists}, {"drained/b", streamproto.Closed}, {"drained", ""}} {
+		conn, err := net.Dial(protocol, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		hello, err := streamproto.AppendOpen(nil, &streamproto.Flags{Name: c.name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(append(hello, "data"...)); err != nil {
+			t.Fatal(err)
+		}
+		r, err := streamproto.ReadReply(conn)
+		if err != nil || r.Accepted != (c.code == "") || r.Code != c.code {
+			t.Errorf("%s: %+v, %v", c.name, r, err)
+		}
+		if !r.Accepted {
+			continue
+		}
+		// The end of the connection says that everything was taken.
+		if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if rest, err := io.ReadAll(conn); len(rest) > 0 || err != nil {
+			t.Errorf("%q, %v", rest, err)
+		}
+	}
+	b.Activate()
+	if err := b.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []types.StreamName{"a", "drained"} {
+		if s := out.Stream(name); s == nil || string(s.Data) != "data" {
+			t.Errorf("%s: %+v", name, s)
+		}
 	}
 }
