@@ -16,12 +16,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may compress what they send
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/daybook-dev/daybook/api/client"
-	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/api/logdog"
 	"github.com/daybook-dev/daybook/archive"
@@ -41,7 +40,6 @@ import (
 	"github.com/daybook-dev/daybook/journal/protocol"
 	"github.com/daybook-dev/daybook/journal/store"
 	"github.com/daybook-dev/daybook/storage/pebble"
-	"github.com/daybook-dev/daybook/web"
 )
 
 // archiveLimit is how long the end of a command waits for its streams to be archived, when the system is in its process.
@@ -57,6 +55,8 @@ const (
 	// finishLimit is how long appends that are under way at the end may take. Clients that are too slow are cut off, as are
 	// readers that take nothing of what they are sent.
 	finishLimit = 8 * time.Second
+	// maxHeader is the most that the headers of a request may take. Tokens are the largest of them.
+	maxHeader = 64 << 10
 	// answerLimit is how long answers may take after that.
 	answerLimit = 2 * time.Second
 )
@@ -187,30 +187,18 @@ func (s *system) serve(reg *prometheus.Registry) error {
 	}
 	s.onClose(func(context.Context) error { return s.conn.Close() })
 
-	grpcServer := grpc.NewServer(append(append(client.ServerOptions(), grpc.WaitForHandlers(true)), panicsAreErrors(s.Log)...)...)
+	options := append(client.ServerOptions(), grpc.WaitForHandlers(true), grpc.MaxHeaderListSize(maxHeader))
+	grpcServer := grpc.NewServer(append(options, panicsAreErrors(s.Log)...)...)
 	protocol.RegisterJournalServer(grpcServer, s.journals)
 	protocol.RegisterPipelineServer(grpcServer, s.journals.Pipeline())
 	s.coord.Register(grpcServer)
 
-	pages := http.NewServeMux()
-	pages.Handle("/", web.Handler(web.Config{Logs: daybookv1.NewLogsClient(s.conn), Version: versionString(), Logger: s.Log, Registerer: reg}))
-	journals := s.journals.Gateway(broker.GatewayConfig{})
-	pages.Handle("/journals/", journals)
-	pages.Handle("/v1/journals/", journals)
-	pages.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
-	pages.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	pages.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := s.readiness(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = w.Write([]byte("ready\n"))
-	})
-	pages.HandleFunc("POST /handover", s.serveHandover)
 	requests, endRequests := context.WithCancel(context.Background())
 	httpServer := &http.Server{
-		Handler:           ownHost(pages),
+		Handler:           s.handler(reg),
 		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelInfo),
 	}

@@ -24,7 +24,7 @@ type GatewayConfig struct {
 	// Prefix is the path that journals are below; empty is "/journals/". With "/" they are where clients of other brokers
 	// look for them, and nothing else can be served there.
 	Prefix string
-	// AllowOrigins are the web origins whose pages may use the JSON gateway.
+	// AllowOrigins are the web origins (scheme, host and port) whose pages may use the JSON gateway.
 	AllowOrigins []string
 }
 
@@ -36,23 +36,34 @@ type GatewayConfig struct {
 //	GET             /debug/ready                whether appends are possible
 //
 // A GET takes ?offset= and ?block=, or a Range of bytes. A PUT is one append, which is committed only if its body has been read
-// to the end.
+// to the end. A browser that asks for the page of another origin is refused whatever is not a plain GET: where nobody needs a
+// token, any page could append otherwise.
 func (b *Broker) Gateway(c GatewayConfig) http.Handler {
 	prefix := c.Prefix
 	if prefix == "" {
 		prefix = "/journals/"
 	}
-	g := &gateway{broker: b, prefix: prefix, origins: slices.Clone(c.AllowOrigins)}
+	g := &gateway{broker: b, prefix: prefix, origins: slices.Clone(c.AllowOrigins), crossOrigin: http.NewCrossOriginProtection()}
+	for _, origin := range g.origins {
+		if err := g.crossOrigin.AddTrustedOrigin(origin); err != nil {
+			b.logger.Warn("pages of this origin are not allowed, since it is none", "origin", origin, "error", err)
+		}
+	}
 	return http.HandlerFunc(g.serve)
 }
 
 type gateway struct {
-	broker  *Broker
-	prefix  string
-	origins []string
+	broker      *Broker
+	prefix      string
+	origins     []string
+	crossOrigin *http.CrossOriginProtection
 }
 
 func (g *gateway) serve(w http.ResponseWriter, r *http.Request) {
+	if err := g.crossOrigin.Check(r); err != nil {
+		http.Error(w, "pages of other origins may not do this", http.StatusForbidden)
+		return
+	}
 	switch path := r.URL.Path; {
 	case path == "/v1/journals/list":
 		g.serveJSON(w, r, g.list)
@@ -92,7 +103,7 @@ func (g *gateway) serveJournal(w http.ResponseWriter, r *http.Request, journal p
 		}
 		g.get(w, r, req)
 	case http.MethodPut:
-		if len(r.URL.Query()) != 0 {
+		if r.URL.RawQuery != "" { // also one that cannot be parsed
 			badRequest(w, errors.New("an append takes no arguments"))
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
@@ -17,8 +18,12 @@ import (
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
 
-// maxJSON is the longest request in JSON.
-const maxJSON = 1 << 20
+const (
+	// maxJSON is the longest request in JSON.
+	maxJSON = 1 << 20
+	// jsonTime is how long one may take to arrive.
+	jsonTime = 10 * time.Second
+)
 
 // serveJSON serves an RPC of one request and many responses (spec protocol 11.2).
 func (g *gateway) serveJSON(w http.ResponseWriter, r *http.Request, rpc func(ctx context.Context, body []byte, out *jsonWriter) error) {
@@ -38,12 +43,15 @@ func (g *gateway) serveJSON(w http.ResponseWriter, r *http.Request, rpc func(ctx
 		return
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(jsonTime))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxJSON))
+	_ = control.SetReadDeadline(time.Time{})
 	if err != nil {
 		jsonError(w, http.StatusBadRequest, fault.New(fault.Invalid, "read the request: %w", err))
 		return
 	}
-	out := &jsonWriter{w: w, flush: http.NewResponseController(w).Flush}
+	out := &jsonWriter{w: w, flush: control.Flush}
 	if err := rpc(rpcContext(r), body, out); err != nil {
 		out.fail(err)
 	}
