@@ -16,6 +16,11 @@ const (
 	// keeperPause is the least time between two rounds of the keeper: journals that change all the time are looked at
 	// this often.
 	keeperPause = 50 * time.Millisecond
+	// While space is tight, fragments are finished when they are so long or so old. Every attempt to store them follows the
+	// one before within tightWait.
+	tightLength = 1 << 20
+	tightAge    = 10 * time.Second
+	tightWait   = 5 * time.Second
 	// maxListings is how many journals are listed at once.
 	maxListings = 8
 	// pruneEvery is the time between looks for fragments that have outlived their retention. The first look is that late too,
@@ -43,6 +48,8 @@ type keeper struct {
 	due     dueHeap
 	// looks are the times at which journals are looked at next, as far as that is in due.
 	looks map[protocol.Journal]time.Time
+	// relieved is when all journals were looked at because space is tight.
+	relieved time.Time
 	// needed are the offsets below which nobody reads, as Trim told.
 	needed map[protocol.Journal]protocol.Offset
 }
@@ -218,6 +225,8 @@ func (k *keeper) run() {
 
 func (k *keeper) round() {
 	now := time.Now()
+	// Space gets tight with appends, and these bring us here.
+	tight := k.broker.engine.Tight()
 	k.mu.Lock()
 	touched := k.touched
 	k.touched = make(map[protocol.Journal]struct{})
@@ -228,6 +237,12 @@ func (k *keeper) round() {
 		} else {
 			delete(k.looks, item.journal)
 			touched[item.journal] = struct{}{}
+		}
+	}
+	if tight && now.Sub(k.relieved) >= time.Second {
+		k.relieved = now
+		for journal := range k.shelves {
+			touched[journal] = struct{}{}
 		}
 	}
 	k.mu.Unlock()
@@ -294,6 +309,13 @@ func (k *keeper) roll(spec *engine.Spec, state *engine.State, now time.Time) boo
 	interval := policy.FlushInterval.Truncate(time.Second)
 	late := interval > 0 && now.Unix()/int64(interval/time.Second) != state.Open.FirstAppend/int64(interval/time.Second)
 	stored := k.broker.stores != nil && len(spec.GetFragment().GetStores()) != 0
+	if stored && k.broker.engine.Tight() {
+		age := now.Sub(time.Unix(state.Open.FirstAppend, 0))
+		late = late || state.Open.Len() >= tightLength || age >= tightAge
+		if !late {
+			k.at(dueItem{at: now.Add(tightAge - age), journal: protocol.Journal(spec.GetName())})
+		}
+	}
 	if late || stored && policy.Due(state.Open, state.Begin(), state.Head, now) {
 		if err := k.finish(spec, policy, now); err != nil {
 			k.at(dueItem{at: now.Add(time.Minute), journal: protocol.Journal(spec.GetName())})

@@ -27,7 +27,13 @@ type still struct {
 
 func newStill(t *testing.T, b *bucket.Mem) *still {
 	t.Helper()
-	log, err := disklog.Open(t.Context(), t.TempDir(), disklog.Options{CheckpointInterval: 1000 * time.Hour})
+	return newStillWith(t, b, disklog.Options{})
+}
+
+func newStillWith(t *testing.T, b *bucket.Mem, opts disklog.Options) *still {
+	t.Helper()
+	opts.CheckpointInterval = 1000 * time.Hour
+	log, err := disklog.Open(t.Context(), t.TempDir(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,6 +234,76 @@ func TestRetentionWithStoreDown(t *testing.T) {
 		if n := objects(); n != 0 {
 			t.Errorf("%d objects are left", n)
 		}
+	})
+}
+
+// TestBackoff checks that waits double up to a limit, and differ from each other.
+func TestBackoff(t *testing.T) {
+	differ := false
+	for failures := 1; failures < 100; failures++ {
+		want := min(time.Second<<min(failures-1, 20), 5*time.Minute)
+		got, again := backoff(time.Second, failures), backoff(time.Second, failures)
+		if got < want*4/5 || got > want*6/5 {
+			t.Errorf("after %d failures %v, want about %v", failures, got, want)
+		}
+		differ = differ || got != again
+	}
+	if !differ {
+		t.Error("waits do not differ")
+	}
+}
+
+// TestSoftLimit comes near to the end of the disk space: what can be stored is finished and stored at once, which makes space,
+// and what cannot stays. Only the hard limit refuses appends, and tells itself; reads go on.
+func TestSoftLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bucket.NewMem("b")
+		s := newStillWith(t, b, disklog.Options{SegmentSize: 1 << 20, Budget: disklog.Budget{Soft: 6 << 20, Hard: 16 << 20, MinFree: -1}})
+		for _, name := range []string{"test/idle", "test/busy"} {
+			s.create(name, func(f *protocol.JournalSpec_Fragment) { f.Length, f.Stores = 1<<30, []string{"s3://bucket/"} })
+			s.append(protocol.Journal(name), "the first is stored anyway")
+		}
+		s.create("test/local", func(f *protocol.JournalSpec_Fragment) { f.Length = 1 << 30 })
+		s.append("test/idle", strings.Repeat("i", 1<<19))
+		s.append("test/busy", strings.Repeat("b", 1<<19))
+		time.Sleep(time.Hour)
+		stored := func(name protocol.Journal, want int) {
+			t.Helper()
+			if got := s.state(name); len(got.Stored) != want || len(got.Finished) != 0 {
+				t.Errorf("%s has %d fragments in its store, and %d wait: want %d", name, len(got.Stored), len(got.Finished), want)
+			}
+		}
+		stored("test/idle", 1)
+		stored("test/busy", 1)
+		for range 6 {
+			s.append("test/local", strings.Repeat("l", 1<<20))
+		}
+		s.append("test/busy", "more")
+		time.Sleep(time.Minute)
+		stored("test/idle", 2)
+		stored("test/busy", 2)
+
+		b.SetFault(func(bucket.Op, string) error { return fault.New(fault.Transient, "the store is down") })
+		var refusal error
+		for n := 0; refusal == nil && n < 100; n++ {
+			_, refusal = s.engine.Commit(t.Context(), "test/busy", &engine.Append{
+				Content: []byte(strings.Repeat("x", 1<<19)), Roll: engine.RollPolicyOf(s.engine.Specs().Get("test/busy").JournalSpec), Now: time.Now(),
+			})
+			s.keeper.touch("test/busy")
+			time.Sleep(time.Second)
+		}
+		if !fault.Is(refusal, fault.Transient) || !strings.Contains(refusal.Error(), "16.0 MiB") {
+			t.Errorf("at the hard limit: %v", refusal)
+		}
+		if got := s.state("test/busy"); len(got.Finished) < 3 {
+			t.Errorf("while the store is down: %d fragments wait", len(got.Finished))
+		}
+		if err := s.keeper.verify("test/busy", s.state("test/busy").Finished[0]); err != nil {
+			t.Errorf("read at the hard limit: %v", err)
+		}
+		b.SetFault(nil)
+		time.Sleep(time.Minute)
+		s.append("test/busy", "there is space again")
 	})
 }
 

@@ -63,6 +63,9 @@ type uploadQueue struct {
 	workers  int
 	busy     map[protocol.Journal]bool
 	failures int
+	// failed counts the failures of a journal since it was stored last. Those with fewer come first: what is wrong with one
+	// does not hold up the others.
+	failed map[protocol.Journal]int
 }
 
 // look notes what a journal has to be stored, and sees to it.
@@ -97,10 +100,13 @@ func (u *uploads) look(spec *engine.Spec, state *engine.State) {
 	u.waiting[journal] = w
 	q := u.queues[w.store]
 	if q == nil {
-		q = &uploadQueue{store: w.store, busy: make(map[protocol.Journal]bool)}
+		q = &uploadQueue{store: w.store, busy: make(map[protocol.Journal]bool), failed: make(map[protocol.Journal]int)}
 		u.queues[w.store] = q
 	}
 	most := maxUploads
+	if u.keeper.broker.engine.Tight() {
+		most *= 4
+	}
 	if q.failures > 0 {
 		most = 1 // which finds out when the store is back
 	}
@@ -115,6 +121,9 @@ func (u *uploads) forget(journal protocol.Journal) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.waiting, journal)
+	for _, q := range u.queues {
+		delete(q.failed, journal)
+	}
 	maps.DeleteFunc(u.broken, func(key brokenKey, _ bool) bool { return key.journal == journal })
 }
 
@@ -149,14 +158,15 @@ func (u *uploads) work(q *uploadQueue) {
 	q.workers--
 }
 
-// take returns the journal of a queue that has waited longest. Without one, the worker ends.
+// take returns the journal of a queue that has waited longest, of those that failed least. Without one, the worker ends.
 func (u *uploads) take(q *uploadQueue) (journal protocol.Journal, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.keeper.ctx.Err() == nil && (q.failures == 0 || q.workers == 1) {
 		oldest := int64(0)
 		for j, w := range u.waiting {
-			if w.store == q.store && w.listed && !q.busy[j] && (!ok || w.since < oldest) {
+			before := q.failed[j] - q.failed[journal]
+			if w.store == q.store && w.listed && !q.busy[j] && (!ok || before < 0 || before == 0 && w.since < oldest) {
 				journal, oldest, ok = j, w.since, true
 			}
 		}
@@ -194,16 +204,22 @@ func (u *uploads) done(q *uploadQueue, journal protocol.Journal, err error) time
 			b.logger.Info("fragments are stored again", "store", q.store)
 		}
 		q.failures = 0
+		delete(q.failed, journal)
 		return 0
 	}
 	if u.keeper.ctx.Err() != nil {
 		return 0
 	}
 	b.metrics.uploadFailures.Inc()
+	q.failed[journal]++
 	if q.failures++; q.failures == 1 {
 		b.logger.Warn("cannot store fragments; they stay on the local disk until it works", "store", q.store, "journal", journal, "error", err)
 	}
-	return backoff(time.Second, q.failures)
+	wait := backoff(time.Second, q.failures)
+	if b.engine.Tight() {
+		wait = min(wait, tightWait)
+	}
+	return wait
 }
 
 // store stores the oldest fragment of a journal. The error is the store's; what is wrong with the fragment is put aside.

@@ -53,6 +53,8 @@ type Engine interface {
 
 	// Ready returns why appends are not possible, or nil.
 	Ready() error
+	// Tight reports whether space for content runs out, so that whatever can be stored elsewhere should be. It is cheap.
+	Tight() bool
 	// Close makes everything durable and ends. No other call may be under way or follow.
 	Close(ctx context.Context) error
 }

@@ -16,7 +16,8 @@ import (
 // Budget bounds the disk space that journals take, so that others who use the same disk, and our own checkpoints, always find
 // some. Appends that would go beyond it are refused; reads and trims go on.
 type Budget struct {
-	// Soft is how many bytes fragments take before the log warns; 0 is nine tenths of Hard.
+	// Soft is how many bytes fragments take before the log warns, and asks for fragments to be stored elsewhere early; 0 is nine
+	// tenths of Hard. Less than twice MinFree is as good a reason.
 	Soft int64
 	// Hard is how many bytes fragments take at most; 0 is no limit. The log itself takes a few segments more.
 	Hard int64
@@ -72,6 +73,18 @@ func (b *budget) admit(n int64) error {
 		b.granted += n
 	}
 	return err
+}
+
+// Tight reports whether the journals come near to the end of their disk space.
+func (l *Log) Tight() bool {
+	b := &l.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if time.Since(b.asked) > spaceAge {
+		b.ask()
+	}
+	_ = b.check(0) // which looks
+	return b.warned
 }
 
 // ready is admit for nothing, and asks in any case.

@@ -326,7 +326,9 @@ func (c *content) isRemoved() bool {
 	return c.removed
 }
 
-func checkpointName(from position) string { return fmt.Sprintf("%016x-%08x", from.segment, from.offset) }
+func checkpointName(from position) string {
+	return fmt.Sprintf("%016x-%08x", from.segment, from.offset)
+}
 
 func (l *Log) writeCheckpoint(im *image) error {
 	name := checkpointName(im.from)
