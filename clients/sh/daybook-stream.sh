@@ -184,7 +184,7 @@ _daybook_send() (
     *,daybook) eval "daybook stream --name=$_daybook_name_ --type=$_daybook_type_ $_daybook_flags" ;;
     *)
       {
-        _daybook_handshake "{\"name\":\"${_daybook_namespace_:+${_daybook_namespace_%/}/}$_daybook_name_\",\"type\":\"$_daybook_type_\",\"tags\":{$_daybook_tags}}"
+        _daybook_header "\"name\":\"${_daybook_namespace_:+${_daybook_namespace_%/}/}$_daybook_name_\",\"type\":\"$_daybook_type_\""
         cat
       } | _daybook_connect
       ;;
@@ -195,20 +195,25 @@ _daybook_send() (
     [ $_daybook_code -ne 0 ] || exit 0
   fi
   _daybook_say "stream $_daybook_name_: $_daybook_with could not bring everything to $LOGDOG_STREAM_SERVER_PATH: the Butler refused the" \
-    "stream (is the name taken?), or it was stopped"
+    "stream (is the name taken?), or was stopped"
   exit 74
 )
 
-# _daybook_handshake HEADER
-_daybook_handshake() {
-  size=$(($(printf %s "$1" | wc -c)))
+# _daybook_header MEMBERS: what goes before the data, for whoever connects.
+_daybook_header() {
+  header="{$1,\"tags\":{$_daybook_tags}}"
+  if [ "$_daybook_with" = python3 ]; then
+    printf '%s\n' "$header"
+    return
+  fi
+  size=$(($(printf %s "$header" | wc -c)))
   printf 'BTLR1\036'
   while [ "$size" -ge 128 ]; do
     _daybook_byte $((size % 128 + 128))
     size=$((size / 128))
   done
   _daybook_byte "$size"
-  printf %s "$1"
+  printf %s "$header"
 }
 
 # shellcheck disable=SC2059 # the format is three octal digits
@@ -232,10 +237,12 @@ _daybook_connect() {
   esac
 }
 
+# Python can read the reply of version 2, so this says why a stream was refused. A Butler that gives none is asked in version 1.
 _daybook_python='
 import os, socket, sys
-protocol, _, value = sys.argv[1].partition(":")
-try:
+
+def connect(version):
+    protocol, _, value = sys.argv[1].partition(":")
     if protocol == "unix":
         s = socket.socket(socket.AF_UNIX)
         s.connect(value)
@@ -243,14 +250,49 @@ try:
         host, _, port = value.rpartition(":")
         s = socket.socket(socket.AF_INET if protocol == "tcp4" else socket.AF_INET6)
         s.connect((host.strip("[]"), int(port)))
+    size, length = len(header), bytearray()
+    while size >= 128:
+        length.append(size % 128 + 128)
+        size //= 128
+    length.append(size)
+    s.sendall(b"BTLR%d\x1e" % version + length + header)
+    return s
+
+def reply(s):
+    line = b""
+    s.settimeout(30)
+    try:
+        while not line.endswith(b"\n") and len(line) < 16384:
+            more = s.recv(4096)
+            if not more:
+                break
+            line += more
+    except ConnectionError:
+        pass
+    s.settimeout(None)
+    return line
+
+try:
+    header = b""
+    while b"\n" not in header:
+        header += os.read(0, 65536)
+    header, data = header.split(b"\n", 1)
+    wait = True
+    s = connect(2)
+    answer = reply(s)
+    if not answer:
+        wait = not sys.argv[1].startswith("unix:")
+        s = connect(1)
+    elif not answer.startswith(b"{\"accepted\":true"):
+        sys.exit("daybook-stream: " + answer.decode("utf-8", "replace").strip())
     while True:
+        s.sendall(data)
         data = os.read(0, 65536)
         if not data:
             break
-        s.sendall(data)
     s.shutdown(socket.SHUT_WR)
     s.settimeout(30)
-    while protocol != "unix" and s.recv(4096):
+    while wait and s.recv(4096):
         pass
 except OSError as e:
     sys.exit("daybook-stream: {}: {}".format(sys.argv[1], e))

@@ -8,7 +8,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -43,6 +45,8 @@ type server struct {
 	begun chan string
 	// refuse closes connections after the handshake.
 	refuse bool
+	// reply is to handshakes of version 2. Without it the server knows version 1 only.
+	reply string
 }
 
 func startServer(t *testing.T, network, address string, s *server) *server {
@@ -69,7 +73,9 @@ func startServer(t *testing.T, network, address string, s *server) *server {
 			if err != nil {
 				return
 			}
-			s.streams <- s.handle(conn)
+			if g := s.handle(conn); g != nil {
+				s.streams <- *g
+			}
 			conn.Close()
 		}
 	}()
@@ -77,13 +83,21 @@ func startServer(t *testing.T, network, address string, s *server) *server {
 	return s
 }
 
-func (s *server) handle(conn net.Conn) got {
+func (s *server) handle(conn net.Conn) *got {
 	h, err := streamproto.ReadHandshake(conn)
 	if err != nil {
-		return got{err: err}
+		return &got{err: err}
+	}
+	if h.Version == 2 {
+		if _, err := io.WriteString(conn, s.reply); err != nil {
+			return &got{err: err}
+		}
+		if !strings.Contains(s.reply, "true") {
+			return nil
+		}
 	}
 	if s.refuse {
-		return got{flags: h.Flags}
+		return &got{flags: h.Flags}
 	}
 	first := make([]byte, 4096)
 	n := 0
@@ -95,7 +109,7 @@ func (s *server) handle(conn net.Conn) got {
 	if err == nil {
 		rest, err = io.ReadAll(conn)
 	}
-	return got{h.Flags, string(first[:n]) + string(rest), err}
+	return &got{h.Flags, string(first[:n]) + string(rest), err}
 }
 
 func shortDir(t *testing.T) string {
@@ -182,9 +196,9 @@ func each(t *testing.T, f func(t *testing.T, shell []string, via string)) {
 
 func TestStreams(t *testing.T) {
 	each(t, func(t *testing.T, shell []string, via string) {
-		networks := []string{"unix", "tcp4"}
-		if via != "nc" {
-			networks = append(networks, "tcp6") // nc wants names resolved, which some machines do not for IPv6
+		networks := []string{"unix"}
+		if shell[0] == "dash" { // one is enough for what is no matter of shells
+			networks = append(networks, "tcp4", "tcp6")
 		}
 		for _, network := range networks {
 			s := startServer(t, network, "", &server{})
@@ -238,6 +252,10 @@ func TestTags(t *testing.T) {
 		"empty": "", "quotes": `a "b" 'c' \d $e ` + "`f` $(g) %h !i", "lines": "\none\n\ntwo\n", "ends": "\n\n", "tab": "\t\r\x01\x1f\x7f",
 		"utf8": "ünïcødé ✓", "json": `{"a":["b"]}`, "key.x-1:y/z": "  spaces  ", "star": "* ? [a]", "long": strings.Repeat("é", 2048),
 	}
+	all := maps.Clone(values)
+	for i := range 40 { // more than fits into an argument of a command
+		all[fmt.Sprint("much", i)] = strings.Repeat("v", 4096)
+	}
 	for name, shell := range shells {
 		t.Run(name, func(t *testing.T) {
 			s := startServer(t, "unix", "", &server{})
@@ -245,11 +263,21 @@ func TestTags(t *testing.T) {
 			for k, v := range values {
 				text.WriteString("daybook_tag '" + k + "' '" + strings.ReplaceAll(v, "'", `'\''`) + "'\n")
 			}
-			r := run(t, script(t, shell, "set -eu\n"+text.String()+"daybook_text n true", s.env("python3")...))
+			r := run(t, script(t, shell, "set -eu\n"+text.String()+`
+				i=0
+				while [ $i -lt 40 ]; do
+					daybook_tag much$i "$MUCH"
+					i=$((i + 1))
+				done
+				daybook_text n true
+				DAYBOOK_STREAM_VIA=nc
+				daybook_text n true
+			`, append(s.env("python3"), "MUCH="+all["much0"])...))
 			if r != (result{}) {
 				t.Errorf("result %+v", r)
 			}
-			s.want(t, streamproto.Flags{Name: "n", Tags: values}, "")
+			s.want(t, streamproto.Flags{Name: "n", Tags: all}, "")
+			s.want(t, streamproto.Flags{Name: "n", Tags: all}, "")
 		})
 	}
 }
@@ -330,6 +358,19 @@ func TestTrouble(t *testing.T) {
 			t.Errorf("gone: code %d, %d bytes on standard output, standard error %q", r.code, len(r.stdout), r.stderr)
 		}
 	})
+}
+
+func TestReply(t *testing.T) {
+	s := startServer(t, "unix", "", &server{reply: `{"accepted":true,"url":"u"}` + "\n"})
+	if r := run(t, script(t, shells["dash"], `daybook_text n echo x`, s.env("python3")...)); r != (result{}) {
+		t.Errorf("result %+v", r)
+	}
+	s.want(t, streamproto.Flags{Name: "n"}, "x\n")
+	s = startServer(t, "unix", "", &server{reply: `{"accepted":false,"code":"exists","reason":"names are used once"}` + "\n"})
+	r := run(t, script(t, shells["dash"], `daybook_tee n sh -c 'echo x; exit 3'`, s.env("python3")...))
+	if r.code != 3 || r.stdout != "x\n" || !strings.Contains(r.stderr, "names are used once") {
+		t.Errorf("result %+v", r)
+	}
 }
 
 func TestRefusedInput(t *testing.T) {
