@@ -274,7 +274,7 @@ func TestDescriptions(t *testing.T) {
 			State: daybookv1.StreamState_INCOMPLETE, TerminalIndex: 5, Size: 18, Lines: 6, NextIndex: 4,
 			Missing: []*daybookv1.IndexRange{{First: 2, Last: 2}, {First: 4, Last: 5}},
 		},
-		"never":  {State: daybookv1.StreamState_COMPLETE, TerminalIndex: 0, Size: 6, Lines: 2, NextIndex: 1, EndReason: "the end was never reported"},
+		"never":  {State: daybookv1.StreamState_INCOMPLETE, TerminalIndex: 0, Size: 6, Lines: 2, NextIndex: 1, EndReason: "the end was never reported"},
 		"killed": {State: daybookv1.StreamState_COMPLETE, TerminalIndex: -1, EndReason: "its worker died"},
 	} {
 		got, err := v1.GetStream(t.Context(), &daybookv1.GetStreamRequest{Project: project, Path: prefix + "/+/" + name})

@@ -121,7 +121,8 @@ func (s *Stream) judge() {
 	if from <= end {
 		s.Missing = append(s.Missing, Range{First: from, Last: end})
 	}
-	if len(s.Missing) == 0 && s.Archive.EntryCount > int64(end) {
+	// Of a stream whose end was never reported nobody knows whether it is whole.
+	if s.End.Known && len(s.Missing) == 0 && s.Archive.EntryCount > int64(end) {
 		s.Phase = Complete
 	} else {
 		s.Phase = Incomplete

@@ -91,9 +91,9 @@ func TestSetArchive(t *testing.T) {
 		{"unexplained", known(4), 4, 4, nil, Incomplete, nil},
 		{"nothing came", known(5), -1, 0, nil, Incomplete, []Range{{0, 5, ""}}},
 		{"empty", known(-1), -1, 0, nil, Complete, nil},
-		{"end unknown, all", End{}, 5, 6, nil, Complete, nil},
+		{"end unknown, all", End{}, 5, 6, nil, Incomplete, nil},
 		{"end unknown, gap", End{}, 5, 3, []Range{{2, 4, ""}}, Incomplete, []Range{{2, 4, ""}}},
-		{"end unknown, empty", End{}, -1, 0, nil, Complete, nil},
+		{"end unknown, empty", End{}, -1, 0, nil, Incomplete, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &Stream{End: test.end}
