@@ -51,6 +51,8 @@ type server struct {
 	reply string
 	// read, if not nil, is waited for before the data are read.
 	read chan struct{}
+	// version1 makes the server hang up at others.
+	version1 bool
 	// discard makes the server forget what it read.
 	discard bool
 }
@@ -125,6 +127,9 @@ func (s *server) handle(conn net.Conn) (*connection, error) {
 		c.version = 1
 	case "BTLR2\x1e":
 		c.version = 2
+		if s.version1 {
+			return c, nil
+		}
 	default:
 		return c, fmt.Errorf("magic %q", magic)
 	}
