@@ -392,6 +392,32 @@ func TestStuckStore(t *testing.T) {
 	c.awaitStored("test/well", 7)
 }
 
+// TestRefusedJournal checks that a journal whose fragments a store refuses holds up no other journal of the store.
+func TestRefusedJournal(t *testing.T) {
+	b := bucket.NewMem("b")
+	refused := make(chan struct{})
+	var once sync.Once
+	b.SetFault(func(op bucket.Op, key string) error {
+		if op == bucket.OpCommit && strings.Contains(key, "/test/refused/") {
+			once.Do(func() { close(refused) })
+			return fault.New(fault.Denied, "the object is locked")
+		}
+		return nil
+	})
+	c := withStores(t, memory(b))()
+	defer c.stop()
+	c.createStored(storedSpec("test/refused", protocol.CompressionCodec_NONE, memoryStore))
+	c.mustAppend("test/refused", "content")
+	<-refused
+	for _, journal := range []string{"test/a", "test/b"} {
+		c.createStored(storedSpec(journal, protocol.CompressionCodec_NONE, memoryStore))
+		c.mustAppend(journal, "content")
+	}
+	for _, journal := range []string{"test/a", "test/b"} {
+		c.awaitStored(journal, 7)
+	}
+}
+
 // TestWrongSize checks that what a store took in another size is stored again.
 func TestWrongSize(t *testing.T) {
 	b := bucket.NewMem("b")

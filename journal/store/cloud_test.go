@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/md5"
+	"crypto/sha1"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -83,17 +84,29 @@ func objectStore(t *testing.T, server *storetest.Server, open func(context.Conte
 	t.Run("Pages", func(t *testing.T) { pages(t, open) })
 	t.Run("Parts", func(t *testing.T) {
 		s := acquire(t, r, string(server.Store("parts/")))
-		b := make([]byte, 65<<20)
-		random := rand.NewChaCha8([32]byte{1})
-		_, _ = random.Read(b) // never fails
-		f := &protocol.Fragment{Journal: "aa/bb", End: int64(len(b)), Sum: protocol.SHA1SumOf(b), CompressionCodec: protocol.CompressionCodec_NONE}
+		// Content that is nowhere in memory.
+		const size = 64<<20 + 1
+		content := func() io.Reader { return io.NewSectionReader(pattern{}, 0, size) }
+		sha, sum := sha1.New(), md5.New()
+		if _, err := io.Copy(io.MultiWriter(sha, sum), content()); err != nil {
+			t.Fatal(err)
+		}
+		f := &protocol.Fragment{Journal: "aa/bb", End: size, Sum: protocol.SHA1SumFromDigest([20]byte(sha.Sum(nil))), CompressionCodec: protocol.CompressionCodec_NONE}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		for range 2 { // what is there already is well
-			if _, err := s.Put(t.Context(), f, store.Content{ReaderAt: bytes.NewReader(b), Size: int64(len(b)), MD5: md5.Sum(b)}); err != nil {
+			if _, err := s.Put(t.Context(), f, store.Content{ReaderAt: pattern{}, Size: size, MD5: [16]byte(sum.Sum(nil))}); err != nil {
 				t.Fatal(err)
 			}
 		}
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > 32<<20 {
+			t.Errorf("uploads of %d bytes take %d bytes of memory", size, took)
+		}
 		const from = 64<<20 - 10
-		if got := get(t, s, f, from, 20); got != string(b[from:from+20]) {
+		want := make([]byte, 20)
+		_, _ = pattern{}.ReadAt(want, from) // never fails
+		if got := get(t, s, f, from, 20); got != string(want) {
 			t.Error("other content came back across the parts")
 		}
 	})
@@ -111,6 +124,17 @@ func objectStore(t *testing.T, server *storetest.Server, open func(context.Conte
 			t.Errorf("Put with the server back: %v", err)
 		}
 	})
+}
+
+// pattern is content without an end.
+type pattern struct{}
+
+func (pattern) ReadAt(p []byte, at int64) (int, error) {
+	for i := range p {
+		x := at + int64(i)
+		p[i] = byte(x ^ x>>8 ^ x>>20)
+	}
+	return len(p), nil
 }
 
 // signed fetches fragments by plain HTTP.

@@ -119,11 +119,18 @@ func (b *object) Upload(ctx context.Context, key string, o bucket.Object) error 
 	if err := errors.Join(bucket.ValidateKey(key), ctx.Err()); err != nil {
 		return err
 	}
+	there := fault.New(fault.Exists, "bucket: upload %s: there is such an object", key)
+	if o.IfAbsent && o.Size > partSize {
+		// Providers look at the end of an upload in parts.
+		if _, err := b.Stat(ctx, key); err == nil {
+			return there
+		}
+	}
 	err := b.upload(ctx, key, o)
 	if err != nil && o.IfAbsent && b.explain(err) == unknown {
 		// A server that speaks the protocol and does not know conditions.
-		if _, statErr := b.Stat(ctx, key); statErr == nil {
-			return fault.New(fault.Exists, "bucket: upload %s: there is such an object", key)
+		if _, err := b.Stat(ctx, key); err == nil {
+			return there
 		}
 		o.IfAbsent = false
 		err = b.upload(ctx, key, o)
