@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 	"time"
 
@@ -43,11 +44,12 @@ func (s pipelines) Append(stream protocol.Pipeline_AppendServer) (err error) {
 	defer c.end(&err)
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
-	p := &pipeline{broker: b, call: c, stream: stream, ctx: ctx, ready: make(chan struct{}, 1)}
+	p := &pipeline{broker: b, call: c, stream: stream, ctx: ctx, items: make(chan *protocol.PipelinedAppend), ready: make(chan struct{}, 1)}
 	p.room.L = &p.mu
 	b.calls.Add(1) // the call that we are in has kept Close waiting until now
 	go func() {
 		defer b.calls.Done()
+		defer close(p.items)
 		p.stop(p.receive())
 	}()
 	return p.respond(cancel)
@@ -59,6 +61,8 @@ type pipeline struct {
 	call   *call
 	stream protocol.Pipeline_AppendServer
 	ctx    context.Context
+	// items go from receive to work.
+	items chan *protocol.PipelinedAppend
 	// ready wakes respond.
 	ready chan struct{}
 
@@ -88,6 +92,8 @@ func (p *pipeline) respond(cancel context.CancelFunc) error {
 			ended = nil
 			p.stop(fault.New(fault.KindOf(p.ctx.Err()), "appends: %w", context.Cause(p.ctx)))
 		}
+		// Whoever was made durable by the same sync is about to run: a message for all of them costs as much as one for the first.
+		runtime.Gosched()
 		outcomes, done, err := p.take()
 		if len(outcomes) != 0 && p.ctx.Err() == nil {
 			if err := p.stream.Send(&protocol.PipelineResponse{Outcomes: p.withoutHeaders(outcomes)}); err != nil {
@@ -160,11 +166,14 @@ func (p *pipeline) receive() error {
 			p.journal = req.GetJournal()
 		}
 		for _, item := range req.GetAppends() {
-			weight := max(leastPipelined, int64(len(item.GetContent())))
-			if !p.begin(weight) {
+			if !p.begin(weightOf(item)) {
 				return nil
 			}
-			go p.append(item, weight)
+			select {
+			case p.items <- item:
+			default: // all that there are have work
+				p.broker.calls.Go(func() { p.work(item) })
+			}
 		}
 	}
 }
@@ -184,8 +193,20 @@ func (p *pipeline) begin(weight int64) bool {
 	return true
 }
 
-// append makes one append. Its goroutine is waited for by respond.
-func (p *pipeline) append(item *protocol.PipelinedAppend, weight int64) {
+// work makes appends, one after the other, until no more come. Its goroutine is kept for them, since most of what a new one costs
+// is the growth of its stack.
+func (p *pipeline) work(item *protocol.PipelinedAppend) {
+	for ok := true; ok; item, ok = <-p.items {
+		p.append(item)
+	}
+}
+
+func weightOf(item *protocol.PipelinedAppend) int64 {
+	return max(leastPipelined, int64(len(item.GetContent())))
+}
+
+// append makes one append. respond waits for it.
+func (p *pipeline) append(item *protocol.PipelinedAppend) {
 	began := time.Now()
 	p.broker.metrics.began("Append")
 	out := &protocol.PipelinedOutcome{Id: item.GetId()}
@@ -205,7 +226,7 @@ func (p *pipeline) append(item *protocol.PipelinedAppend, weight int64) {
 	p.mu.Lock()
 	p.outcomes = append(p.outcomes, out)
 	p.underWay--
-	p.weight -= weight
+	p.weight -= weightOf(item)
 	p.room.Signal()
 	p.mu.Unlock()
 	p.wake()

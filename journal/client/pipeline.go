@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 	"time"
 
@@ -247,6 +248,8 @@ func (p *pipeline) send(stream pb.Pipeline_AppendClient) error {
 			return nil // whoever ended it says why
 		}
 		for {
+			// Callers that were answered together are about to come back.
+			runtime.Gosched()
 			items, retired := p.take()
 			if len(items) != 0 {
 				if err := stream.Send(&pb.PipelineRequest{Journal: journal, Appends: items}); err != nil {

@@ -99,8 +99,8 @@ func (l *Log) Apply(ctx context.Context, changes []*protocol.ApplyRequest_Change
 		return 0, fmt.Errorf("apply specs: %w", err)
 	}
 	// Not given up with the caller's context, since the locks must be held until the outcome is known.
-	if <-b.done; b.err != nil {
-		return 0, fmt.Errorf("apply specs: %w", b.err)
+	if err := l.writer.await(context.WithoutCancel(ctx), b); err != nil {
+		return 0, fmt.Errorf("apply specs: %w", err)
 	}
 	var names []protocol.Journal
 	var errs []error

@@ -259,7 +259,7 @@ func (l *Log) Load(_ context.Context, name protocol.Journal) (engine.State, erro
 func (l *Log) Watch(name protocol.Journal) (<-chan struct{}, func()) { return l.hub.Watch(name) }
 
 // Stored notes that a store has a finished fragment. Its file goes as soon as nobody reads it.
-func (l *Log) Stored(_ context.Context, name protocol.Journal, f engine.StoredFragment) error {
+func (l *Log) Stored(ctx context.Context, name protocol.Journal, f engine.StoredFragment) error {
 	j, err := l.journal(name)
 	if err != nil {
 		return err
@@ -267,8 +267,7 @@ func (l *Log) Stored(_ context.Context, name protocol.Journal, f engine.StoredFr
 	b, err := l.stored(j, f)
 	if err == nil {
 		// Not given up with the caller's context: the file is to be removed exactly when the record is durable.
-		<-b.done
-		err = b.err
+		err = l.writer.await(context.WithoutCancel(ctx), b)
 	}
 	if err == nil {
 		err = j.dropContent(f.Begin)
@@ -299,7 +298,7 @@ func (l *Log) stored(j *journal, f engine.StoredFragment) (*batch, error) {
 }
 
 // Trim drops finished fragments. Their files go as soon as nobody reads them.
-func (l *Log) Trim(_ context.Context, name protocol.Journal, below protocol.Offset) error {
+func (l *Log) Trim(ctx context.Context, name protocol.Journal, below protocol.Offset) error {
 	j, err := l.journal(name)
 	if err != nil {
 		return err
@@ -312,8 +311,8 @@ func (l *Log) Trim(_ context.Context, name protocol.Journal, below protocol.Offs
 		return nil
 	}
 	// Not given up with the caller's context: the files are to be removed exactly when the record is durable.
-	if <-b.done; b.err != nil {
-		return fmt.Errorf("trim %s below %d: %w", name, below, b.err)
+	if err := l.writer.await(context.WithoutCancel(ctx), b); err != nil {
+		return fmt.Errorf("trim %s below %d: %w", name, below, err)
 	}
 	var errs []error
 	for _, f := range dropped {

@@ -78,11 +78,16 @@ func (s *state) load(created int64) engine.State {
 	}
 }
 
-func (s *state) openFragment() engine.Fragment {
+// openExtent returns the open fragment without its sum.
+func (s *state) openExtent() engine.Fragment {
 	if s.open == nil {
 		return engine.Fragment{Begin: s.head, End: s.head}
 	}
-	f := *s.open
+	return *s.open
+}
+
+func (s *state) openFragment() engine.Fragment {
+	f := s.openExtent()
 	if s.hash != nil {
 		s.hash.Sum(f.Sum[:0])
 	}

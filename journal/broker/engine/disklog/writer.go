@@ -1,8 +1,10 @@
 package disklog
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -36,7 +38,8 @@ type position struct {
 // errStale is returned by enqueue for an entry that builds on entries which failed.
 var errStale = fault.New(fault.Transient, "journal log: an append before this one failed")
 
-// writer owns the log's end: it takes whatever is queued, writes it at once, syncs once, publishes, and answers.
+// writer owns the log's end: whatever is queued is written at once, synced once, published, and answered, by whoever waits for it or
+// by run.
 type writer struct {
 	segments *segments
 	metrics  *metrics
@@ -56,8 +59,8 @@ type writer struct {
 	closing    bool
 	work       sync.Cond // wakes run
 	spareBuf   []byte
+	writing    bool // somebody has what follows
 
-	// The rest belongs to run.
 	segment *segment
 	at      int64
 	done    chan struct{}
@@ -94,8 +97,26 @@ func (w *writer) enqueue(generation uint64, typ recordType, head, content []byte
 	b.ends = append(b.ends, len(b.buf))
 	b.entries = append(b.entries, e)
 	w.metrics.queuedRecords.Inc()
-	w.work.Signal()
 	return b, nil
+}
+
+// await waits until a batch has been published or has failed, or ctx ends. Whoever enqueues must call it: if nobody writes, it
+// writes the batch itself, which saves a single append the way to another goroutine and back.
+func (w *writer) await(ctx context.Context, b *batch) error {
+	w.mu.Lock()
+	if !w.writing && len(w.queue) > 0 && w.queue[0] == b {
+		w.writeFirst()
+		if len(w.queue) > 0 || w.closing {
+			w.work.Signal()
+		}
+	}
+	w.mu.Unlock()
+	select {
+	case <-b.done:
+		return b.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // current returns the generation in which entries are to be made.
@@ -119,42 +140,67 @@ func (w *writer) position() position {
 	return w.durable
 }
 
-// run writes batches until close. It runs in its own goroutine.
+// run writes what nobody else does, until close. It runs in its own goroutine.
 func (w *writer) run() {
 	defer close(w.done)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for {
-		w.mu.Lock()
-		for len(w.queue) == 0 && !w.closing {
+		for w.writing || len(w.queue) == 0 && !w.closing {
 			w.work.Wait()
 		}
 		if len(w.queue) == 0 {
-			w.mu.Unlock()
 			return
 		}
-		b := w.queue[0]
-		w.queue = w.queue[1:]
-		w.mu.Unlock()
+		w.writeFirst()
+	}
+}
 
-		final, err := w.write(b)
-		if err != nil {
-			w.fail(b, err, final)
-			continue
-		}
-		for _, e := range b.entries {
-			e.publish()
-		}
-		w.published(b)
-		w.metrics.appendsPerSync.Observe(float64(len(b.entries)))
-		w.metrics.queuedRecords.Sub(float64(len(b.entries)))
-		w.metrics.bytes.Add(float64(len(b.buf)))
-		w.mu.Lock()
-		w.durable = position{w.segment.number, w.at}
-		if cap(b.buf) <= 2*w.maxBatch {
-			w.spareBuf = b.buf
-		}
+// writeFirst writes the first batch of the queue, and answers it. The caller holds mu, which is released meanwhile.
+func (w *writer) writeFirst() {
+	w.writing = true
+	w.gather()
+	b := w.queue[0]
+	w.queue = w.queue[1:]
+	w.mu.Unlock()
+
+	final, err := w.write(b)
+	if err != nil {
+		w.fail(b, err, final)
+	} else {
+		w.publish(b)
+	}
+	w.mu.Lock()
+	w.writing = false
+}
+
+// publish makes the entries of a batch that is durable visible.
+func (w *writer) publish(b *batch) {
+	for _, e := range b.entries {
+		e.publish()
+	}
+	w.published(b)
+	w.metrics.appendsPerSync.Observe(float64(len(b.entries)))
+	w.metrics.queuedRecords.Sub(float64(len(b.entries)))
+	w.metrics.bytes.Add(float64(len(b.buf)))
+	w.mu.Lock()
+	w.durable = position{w.segment.number, w.at}
+	if cap(b.buf) <= 2*w.maxBatch {
+		w.spareBuf = b.buf
+	}
+	w.mu.Unlock()
+	b.buf, b.entries = nil, nil
+	close(b.done)
+}
+
+// gather lets goroutines that are about to enqueue do so, as long as there are any: those that the last batch has answered tend to
+// come back together. It waits for nobody. The caller holds mu.
+func (w *writer) gather() {
+	for n := 0; len(w.queue) == 1 && len(w.queue[0].entries) > n; {
+		n = len(w.queue[0].entries)
 		w.mu.Unlock()
-		b.buf, b.entries = nil, nil
-		close(b.done)
+		runtime.Gosched()
+		w.mu.Lock()
 	}
 }
 
