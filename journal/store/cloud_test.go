@@ -85,7 +85,7 @@ func objectStore(t *testing.T, server *storetest.Server, open func(context.Conte
 	t.Run("Parts", func(t *testing.T) {
 		s := acquire(t, r, string(server.Store("parts/")))
 		// Content that is nowhere in memory.
-		const size = 64<<20 + 1
+		const size = 64<<20 + 100
 		content := func() io.Reader { return io.NewSectionReader(pattern{}, 0, size) }
 		sha, sum := sha1.New(), md5.New()
 		if _, err := io.Copy(io.MultiWriter(sha, sum), content()); err != nil {
