@@ -33,10 +33,7 @@ func (b *Broker) Append(stream grpc.ClientStreamingServer[protocol.AppendRequest
 	}
 	defer c.end(&err)
 
-	opening, err := stream.Recv()
-	if err == nil {
-		err = checkOpening(opening)
-	}
+	opening, err := b.receiveOpening(c.ctx, stream)
 	if err != nil {
 		return err
 	}
