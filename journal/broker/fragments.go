@@ -33,7 +33,7 @@ func (b *Broker) ListFragments(ctx context.Context, req *protocol.FragmentsReque
 	if c.status != protocol.Status_OK {
 		return resp, nil
 	}
-	if err := b.awaitListing(c.ctx, resolved.spec); err != nil && !fault.Is(err, fault.NotFound) {
+	if err := b.awaitListing(c.ctx, resolved.spec, true); err != nil && !fault.Is(err, fault.NotFound) {
 		return nil, err
 	}
 	v, err := b.view(c.ctx, resolved.journal)

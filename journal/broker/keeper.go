@@ -51,14 +51,20 @@ type keeper struct {
 	// relieved is when all journals were looked at because space is tight.
 	relieved time.Time
 	// needed are the offsets below which nobody reads, as Trim told.
-	needed map[protocol.Journal]protocol.Offset
+	needed map[incarnation]protocol.Offset
+}
+
+// incarnation is a journal from its creation to its deletion. Another of the same name has nothing of it.
+type incarnation struct {
+	journal protocol.Journal
+	created int64
 }
 
 func newKeeper(b *Broker) *keeper {
 	k := &keeper{
 		broker: b, listings: make(chan struct{}, maxListings), wake: make(chan struct{}, 1),
 		touched: make(map[protocol.Journal]struct{}), shelves: make(map[protocol.Journal]*shelf), changed: make(chan struct{}),
-		looks: make(map[protocol.Journal]time.Time), needed: make(map[protocol.Journal]protocol.Offset),
+		looks: make(map[protocol.Journal]time.Time), needed: make(map[incarnation]protocol.Offset),
 	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	k.uploads = uploads{keeper: k, queues: make(map[protocol.FragmentStore]*uploadQueue), broken: make(map[brokenKey]bool)}

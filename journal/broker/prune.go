@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/daybook-dev/daybook/internal/fault"
@@ -25,12 +26,16 @@ func (b *Broker) Trim(ctx context.Context, journal protocol.Journal, below proto
 	}
 	defer b.calls.Done()
 	journal = journal.StripMeta()
+	spec := b.engine.Specs().Get(journal)
+	if spec == nil {
+		return fault.New(fault.NotFound, "trim %s: there is no such journal", journal)
+	}
 	k := b.keeper
 	k.mu.Lock()
-	k.needed[journal] = max(k.needed[journal], below)
+	key := incarnation{journal, spec.Created}
+	k.needed[key] = max(k.needed[key], below)
 	k.mu.Unlock()
-	spec := b.engine.Specs().Get(journal)
-	if spec != nil && spec.GetFragment().GetRetention().AsDuration() > 0 {
+	if spec.GetFragment().GetRetention().AsDuration() > 0 {
 		return nil
 	}
 	return k.cut(ctx, journal, below)
@@ -39,6 +44,7 @@ func (b *Broker) Trim(ctx context.Context, journal protocol.Journal, below proto
 // pruneAll prunes all journals from time to time.
 func (k *keeper) pruneAll() {
 	for k.sleep(pruneEvery) {
+		k.forgetNeeds()
 		for _, spec := range k.broker.engine.Specs().All {
 			if k.ctx.Err() != nil {
 				return
@@ -48,6 +54,17 @@ func (k *keeper) pruneAll() {
 			}
 		}
 	}
+}
+
+// forgetNeeds forgets what was needed of journals that are gone.
+func (k *keeper) forgetNeeds() {
+	specs := k.broker.engine.Specs()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.needed, func(key incarnation, _ protocol.Offset) bool {
+		spec := specs.Get(key.journal)
+		return spec == nil || spec.Created != key.created
+	})
 }
 
 // prune drops the fragments of a journal whose newest append is older than the journal's retention, oldest first, unless a
@@ -74,7 +91,7 @@ func (k *keeper) prune(ctx context.Context, spec *engine.Spec, now time.Time) er
 		k.touch(journal)
 	}
 	k.mu.Lock()
-	needed, registered := k.needed[journal]
+	needed, registered := k.needed[incarnation{journal, spec.Created}]
 	k.mu.Unlock()
 	all := v.all()
 	var below protocol.Offset

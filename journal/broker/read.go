@@ -63,7 +63,7 @@ func (b *Broker) Read(req *protocol.ReadRequest, stream grpc.ServerStreamingServ
 	if c.status = resolved.readable(); c.status != protocol.Status_OK {
 		return stream.Send(&protocol.ReadResponse{Status: c.status, Header: resolved.header})
 	}
-	if err := b.awaitListing(c.ctx, resolved.spec); err != nil {
+	if err := b.awaitListing(c.ctx, resolved.spec, true); err != nil {
 		// What is known is read all the same; who blocks is told of the rest as it is listed.
 		b.logger.Debug("a journal is read before its stores were listed", "journal", resolved.journal, "error", err)
 	}

@@ -19,6 +19,10 @@ import (
 // listingWait is how long a request about a journal that was never written here waits for the first listing of its stores.
 const listingWait = 10 * time.Second
 
+// listingGrace is how long after a shelf is made appends to a journal that was written here wait for the first listing. Only
+// that tells if what is here is an old copy of what was. A store that is down stops nobody.
+const listingGrace = 2 * time.Second
+
 // listingLimit is the longest time that a listing takes.
 const listingLimit = 5 * time.Minute
 
@@ -27,6 +31,7 @@ type shelf struct {
 	journal protocol.Journal
 	created int64
 	names   []protocol.FragmentStore
+	began   time.Time
 	refresh atomic.Int64 // a time.Duration
 
 	content atomic.Pointer[shelved]
@@ -56,7 +61,7 @@ type shelved struct {
 
 func newShelf(ctx context.Context, spec *engine.Spec) *shelf {
 	s := &shelf{
-		journal: protocol.Journal(spec.GetName()), created: spec.Created,
+		journal: protocol.Journal(spec.GetName()), created: spec.Created, began: time.Now(),
 		listed: make(chan struct{}), failed: make(chan struct{}),
 	}
 	for _, name := range spec.GetFragment().GetStores() {
@@ -210,8 +215,9 @@ func (b *Broker) view(ctx context.Context, journal protocol.Journal) (view, erro
 }
 
 // awaitListing waits until what stores have of a journal is known, if it matters: a journal that was written here has a record
-// of what it stored. The error says that the stores cannot be listed.
-func (b *Broker) awaitListing(ctx context.Context, spec *engine.Spec) error {
+// of what it stored, which is good enough to read, and to append to when the stores do not answer soon. The error says that the
+// stores cannot be listed.
+func (b *Broker) awaitListing(ctx context.Context, spec *engine.Spec, reads bool) error {
 	if b.stores == nil || len(spec.GetFragment().GetStores()) == 0 {
 		return nil
 	}
@@ -219,21 +225,32 @@ func (b *Broker) awaitListing(ctx context.Context, spec *engine.Spec) error {
 		return nil
 	}
 	state, err := b.engine.Load(ctx, protocol.Journal(spec.GetName()))
-	if err != nil || state.Head > 0 {
+	written := state.Head > 0
+	if err != nil || written && reads {
 		return err
 	}
 	s, err := b.keeper.awaitShelf(ctx, spec)
 	if err != nil {
 		return err
 	}
-	timeout := time.NewTimer(listingWait)
+	wait := listingWait
+	if written {
+		wait = time.Until(s.began.Add(listingGrace))
+	}
+	timeout := time.NewTimer(wait)
 	defer timeout.Stop()
 	select {
 	case <-s.listed:
 		return nil
 	case <-s.failed:
+		if written {
+			return nil
+		}
 		return s.failure()
 	case <-timeout.C:
+		if written {
+			return nil
+		}
 		return fault.New(fault.Transient, "the stores of %s have not been listed yet", spec.GetName())
 	case <-b.closing:
 		return errClosing
@@ -266,7 +283,7 @@ var errListing = errors.New("the stores of the journal cannot be listed")
 
 // listedView returns the index of a journal that an append is to go to, with what stores have of it.
 func (b *Broker) listedView(ctx context.Context, spec *engine.Spec) (view, error) {
-	if err := b.awaitListing(ctx, spec); err != nil {
+	if err := b.awaitListing(ctx, spec, false); err != nil {
 		if ctx.Err() != nil || fault.Is(err, fault.NotFound) || errors.Is(err, errClosing) {
 			return view{}, err
 		}
