@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/daybook-dev/daybook/internal/fault"
 	pb "github.com/daybook-dev/daybook/journal/protocol"
@@ -82,6 +83,25 @@ func TestAppenderStatuses(t *testing.T) {
 	}
 	if err := errorOfStatus(pb.Status_WRONG_ROUTE); err.Error() != "WRONG_ROUTE" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A response that is not valid is an error, and nothing is learnt from it.
+func TestAppenderRefusesBadResponses(t *testing.T) {
+	for name, resp := range map[string]*pb.AppendResponse{
+		"no header":    {Registers: new(pb.LabelSet)},
+		"no commit":    {Header: testHeader(), Registers: new(pb.LabelSet)},
+		"other status": {Status: 99, Header: testHeader()},
+	} {
+		b := &broker{answer: resp}
+		cache := NewRouteCache(1, time.Minute)
+		a := NewAppender(t.Context(), pb.NewRoutedJournalClient(b.start(t), cache), request("test/journal"))
+		if err := a.Close(); !fault.Is(err, fault.Internal) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if len(cache.Route(t.Context(), "test/journal").Members) != 0 {
+			t.Errorf("%s: its route is used", name)
+		}
 	}
 }
 

@@ -40,6 +40,8 @@ type broker struct {
 	fail func(journal string, at stage) error
 	// hold, if it is set, is received from before each commit.
 	hold chan struct{}
+	// answer is the response to each append, instead of one that says what was done.
+	answer *pb.AppendResponse
 	// reads answers Read RPCs, if it is set.
 	reads func(*pb.ReadRequest, pb.Journal_ReadServer) error
 	// discard drops content, for measurements.
@@ -144,6 +146,9 @@ func (b *broker) append(stream pb.Journal_AppendServer) error {
 	begin := b.commit(open, content)
 	if err := b.at(open.Journal, atAnswer); err != nil {
 		return err
+	}
+	if b.answer != nil {
+		return stream.SendAndClose(b.answer)
 	}
 	return stream.SendAndClose(&pb.AppendResponse{
 		Header: testHeader(),

@@ -219,7 +219,7 @@ func TestFetchRefused(t *testing.T) {
 		_, _ = w.Write(file[:9])
 	}))
 	wantNil(t, err)
-	if got, err := io.ReadAll(fr); string(got) != fragmentText[:9] || fault.Is(err, fault.DataLoss) || !errors.Is(err, io.ErrUnexpectedEOF) {
+	if got, err := io.ReadAll(fr); string(got) != fragmentText[:9] || !fault.Is(err, fault.Transient) || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("cut off: %q, %v", got, err)
 	}
 	wantNil(t, fr.Close())

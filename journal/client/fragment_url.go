@@ -90,7 +90,21 @@ func OpenFragmentURL(ctx context.Context, f *pb.Fragment, offset int64, fragment
 		f.CompressionCodec = pb.CompressionCodec_GZIP
 	}
 	traffic.fetched(f, resp.ContentLength)
-	return newFragmentReader(resp.Body, f, first, offset)
+	return newFragmentReader(body{resp.Body, req.URL}, f, first, offset)
+}
+
+// body is a file on its way from a store. That it does not arrive says nothing about the file.
+type body struct {
+	io.ReadCloser
+	from *url.URL
+}
+
+func (b body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fault.New(fault.Transient, "fetch %s: %w", publicURL(b.from), err)
+	}
+	return n, err
 }
 
 // beginsAt reports whether a partial response begins where it was asked to.

@@ -44,7 +44,7 @@ func TestCallsFindTheirBroker(t *testing.T) {
 	f := newFleet(t, nil, "east", "west", "west")
 	f.add("acme/one", 1, 0)
 	c := f.dial(2, cached("east"))
-	content := strings.Repeat("0123456789abcdef", 8<<10) // More than a message of 4 MiB may be, in three appends of many chunks.
+	content := strings.Repeat("0123456789abcdef", 300<<10) // More than a message may be, which is 4 MiB.
 	for i, want := range []int{2, 1, 1} {
 		resp, err := client.Append(t.Context(), c, appendOf("acme/one;meta"), strings.NewReader(content), strings.NewReader("\n"))
 		check(t, err)
