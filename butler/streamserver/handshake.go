@@ -3,8 +3,11 @@ package streamserver
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"os"
 	"runtime/debug"
@@ -42,7 +45,11 @@ func (s *Server) handshake(conn net.Conn) {
 
 	h, err := streamproto.ReadHandshake(r)
 	if err != nil {
-		s.log.Warn("a handshake failed", "error", err)
+		level := slog.LevelWarn
+		if errors.Is(err, io.EOF) {
+			level = slog.LevelDebug // somebody looked whether there is a server
+		}
+		s.log.Log(context.Background(), level, "a handshake failed", "error", err)
 		var e *streamproto.HandshakeError
 		if errors.As(err, &e) && e.Version == 2 {
 			s.reply(conn, &streamproto.Reply{Code: e.Code, Reason: reason(e.Err)})

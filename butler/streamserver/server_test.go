@@ -36,7 +36,12 @@ func serve(t *testing.T, address string, c Config, l limits) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.run(listener)
+	run(t, s, listener)
+	return s
+}
+
+func run(t *testing.T, s *Server, l listener) {
+	s.run(l)
 	t.Cleanup(func() {
 		s.Close()
 		for {
@@ -47,7 +52,13 @@ func serve(t *testing.T, address string, c Config, l limits) *Server {
 			rc.Close()
 		}
 	})
-	return s
+}
+
+// setLimits changes the limits of connections to come.
+func setLimits(s *Server, l limits) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limits = l
 }
 
 func dial(t testing.TB, s *Server) net.Conn {
@@ -304,6 +315,7 @@ func TestRefusedHandshakes(t *testing.T) {
 			t.Errorf("%q: %+v, want %s", in, r, code)
 		}
 		// Nobody else is harmed.
+		setLimits(s, defaultLimits)
 		fine := dial(t, s)
 		write(t, fine, hello(t, 1, "fine")+"data")
 		fine.Close()
@@ -371,9 +383,13 @@ func TestHalfOpenHandshakesEnd(t *testing.T) {
 			expectEnd(t, conn)
 		}
 		// A stream is not in a hurry.
+		l := quick
+		l.handshake = 2 * time.Second
+		setLimits(s, l)
 		conn := dial(t, s)
 		write(t, conn, hello(t, 1, "slow"))
 		rc, _ := next(t, s)
+		setLimits(s, quick)
 		other := dial(t, s)
 		expectEnd(t, other)
 		write(t, conn, "data")
@@ -423,16 +439,25 @@ func TestHandshakesAreBounded(t *testing.T) {
 func TestEverybodyInTheQueueIsServed(t *testing.T) {
 	everywhere(t, func(t *testing.T, address string) {
 		const clients = 500
-		l := quick
-		l.handshake, l.handshakes = time.Hour, 1
-		l.lastLook = 300 * time.Millisecond
-		s := serve(t, address, Config{}, l)
-		dial(t, s) // takes the only place
+		l := defaultLimits
+		l.handshake, l.closing, l.handshakes = time.Hour, time.Hour, 1
+		s := newServer(Config{}, l)
+		inner, err := listen(address, s.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stopped := &watched{inner, make(chan struct{})}
+		run(t, s, stopped)
+		first := dial(t, s) // takes the only place
 		for i := range clients {
 			conn := dial(t, s)
 			write(t, conn, hello(t, 1+i%2, fmt.Sprint("s", i))+fmt.Sprint("data ", i))
 			conn.Close()
 		}
+		go func() {
+			<-stopped.done
+			first.Close()
+		}()
 		s.Close()
 		seen := make(map[string]bool)
 		for {
@@ -450,10 +475,21 @@ func TestEverybodyInTheQueueIsServed(t *testing.T) {
 	})
 }
 
+// watched is a listener that tells when it was stopped.
+type watched struct {
+	listener
+	done chan struct{}
+}
+
+func (w *watched) stop() {
+	w.listener.stop()
+	close(w.done)
+}
+
 func TestClose(t *testing.T) {
 	everywhere(t, func(t *testing.T, address string) {
 		l := quick
-		l.handshake, l.closing = time.Hour, 3*time.Second
+		l.handshake, l.closing = time.Hour, time.Minute
 		s := serve(t, address, Config{}, l)
 		begun := dial(t, s)
 		write(t, begun, hello(t, 1, "begun")[:10])

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/daybook-dev/daybook/internal/fault"
@@ -75,17 +76,35 @@ func TestFilesAreNotReplaced(t *testing.T) {
 	}
 }
 
+// locked is a buffer that is safe for concurrent use.
+type locked struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
 func TestLongPaths(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 200))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	var log bytes.Buffer
-	s := serve(t, "unix:"+filepath.Join(dir, "s"), Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, defaultLimits)
-	dial(t, s)
+	log := new(locked)
+	s := serve(t, "unix:"+filepath.Join(dir, "s"), Config{Logger: slog.New(slog.NewTextHandler(log, nil))}, defaultLimits)
 	if !strings.Contains(log.String(), s.Address()) {
 		t.Errorf("nobody was told: %s", log.String())
 	}
+	dial(t, s)
 	t.Setenv("TMPDIR", dir)
 	auto := serve(t, "", Config{}, defaultLimits)
 	dial(t, auto)
