@@ -126,10 +126,28 @@ func (c *journalsAppendCmd) appendWhole(sending context.Context, e *env, jc prot
 		case sending.Err() != nil || fault.IsTransient(err) && pause(sending, attempt) != nil:
 			return fmt.Errorf("interrupted while %s were being sent; they may have been appended all the same, so read before another attempt: %w", bytesText(n), err)
 		case !fault.IsTransient(err):
-			return fmt.Errorf("nothing was appended: append %s to %s: %w", bytesText(n), journal, err)
+			return fmt.Errorf("nothing was appended: append %s to %s: %w", bytesText(n), journal, explainAppend(err, journal))
 		}
 		e.log.Warn("append failed, trying again", "journal", journal, "attempt", attempt, "error", err)
 	}
+}
+
+// explainAppend adds what the user can do.
+func explainAppend(err error, journal string) error {
+	switch {
+	case errors.Is(err, client.ErrIndexHasGreaterOffset):
+		return fmt.Errorf("%w: its stores have more than the brokers know of, such as what a deleted journal of that name left; "+
+			"daybook journals reset-head -l name=%s makes it go on behind that", err, journal)
+	case errors.Is(err, client.ErrFragmentStoreUnhealthy):
+		return fmt.Errorf("%w; daybook journals store-health tells when it is healthy again", err)
+	case errors.Is(err, client.ErrNotAllowed):
+		return fmt.Errorf("%w: its flags do not allow it; see daybook journals list -l name=%s -o yaml", err, journal)
+	case errors.Is(err, client.ErrJournalNotFound):
+		return fmt.Errorf("%w: it was deleted meanwhile", err)
+	case fault.Is(err, fault.Denied), fault.Is(err, fault.Unauthenticated):
+		return fmt.Errorf("%w; give a token that allows it with --broker-auth-token", err)
+	}
+	return err
 }
 
 // appendRecords appends each record of the input.

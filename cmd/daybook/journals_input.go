@@ -136,7 +136,7 @@ func (s *sentRecords) count(b *sentBatch) {
 	if err := b.append.Err(); err != nil {
 		s.lost += b.records
 		if s.err == nil {
-			s.err = fmt.Errorf("append to %s: %w", b.journal, err)
+			s.err = fmt.Errorf("append to %s: %w", b.journal, explainAppend(err, b.journal))
 		}
 		return
 	}

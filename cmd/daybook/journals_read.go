@@ -24,8 +24,8 @@ type journalsReadCmd struct {
 	Output     string `help:"Write to a file." short:"o" default:"-" placeholder:"FILE"`
 	Offsets    string `help:"Begin each journal where this file says: a JSON object of names and offsets." placeholder:"FILE" type:"existingfile"`
 	OffsetsOut string `help:"Write where each journal ended, for --offsets of the next time." placeholder:"FILE"`
-	Direct     bool   `help:"Fetch stored fragments from their stores, not through the broker."`
-	FileRoot   string `help:"With --direct: the directory of file:// stores; by default that of the data directory's server." placeholder:"DIR" type:"existingdir"`
+	Direct     bool   `help:"Fetch stored fragments from their stores, where these can be reached by URL, not through the broker."`
+	FileRoot   string `help:"With --direct: the directory of file:// stores of a broker that gives their URLs, which Daybook's does not." placeholder:"DIR" type:"existingdir"`
 }
 
 func (c *journalsReadCmd) Help() string {
@@ -54,14 +54,11 @@ func (c *journalsReadCmd) Run(e *env) (err error) {
 			return err
 		}
 	}
-	if c.Direct {
-		root, err := c.fileRoot(c.FileRoot)
-		if err != nil {
-			return err
+	if c.FileRoot != "" {
+		if !c.Direct {
+			return fault.New(fault.Invalid, "--file-root is for --direct; without it the broker fetches what is stored")
 		}
-		if c.FileRoot = root; root != "" {
-			defer client.InstallFileTransport(root)()
-		}
+		defer client.InstallFileTransport(c.FileRoot)()
 	}
 	jc, closeClient, err := c.open(e)
 	if err != nil {

@@ -207,12 +207,15 @@ func (r *journalsReading) read(ctx context.Context, name string) error {
 		case errors.Is(err, client.ErrOffsetJump):
 			// With --from it is asked for that the beginning is left out.
 			if before >= 0 && (r.since == 0 || copied != 0) {
-				r.note("%s: offsets %d to %d are not there any more", name, before, rr.Offset())
+				r.note("%s: offsets %d to %d are not there", name, before, rr.Offset())
 			}
 			r.advance(name, rr.Offset())
 		case errors.Is(err, client.ErrOffsetNotYetAvailable):
-			if head := rr.Reader.Response.GetWriteHead(); head < rr.Offset() {
+			switch head := rr.Reader.Response.GetWriteHead(); {
+			case head < rr.Offset():
 				r.note("%s ends at offset %d, which is before %d", name, head, rr.Offset())
+			case head > rr.Offset() && r.since == 0:
+				r.note("%s: offsets %d to %d are not there", name, rr.Offset(), head)
 			}
 			return nil
 		case errors.Is(err, io.EOF), errors.Is(err, client.ErrSuspended):
@@ -230,8 +233,6 @@ func (r *journalsReading) explain(err error) error {
 	switch {
 	case errors.Is(err, client.ErrJournalNotFound):
 		return fmt.Errorf("it was deleted meanwhile: %w", err)
-	case r.cmd.Direct && r.cmd.FileRoot == "" && fault.Is(err, fault.Transient):
-		return fmt.Errorf("%w; with file:// stores give --file-root", err)
 	case r.cmd.Direct:
 		return fmt.Errorf("%w; without --direct the broker fetches it", err)
 	}
