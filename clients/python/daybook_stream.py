@@ -224,9 +224,11 @@ class BinaryStream(io.RawIOBase):
     def write(self, data):
         with memoryview(data) as view, view.cast("B") as bytes_, self._lock:
             self._check_open()
-            if self._tee is not None:
-                self._tee.write(bytes(bytes_))
-            self._send(bytes_)
+            try:
+                if self._tee is not None:
+                    self._tee.write(bytes(bytes_))
+            finally:  # what the tee fails at does not keep it from the Butler
+                self._send(bytes_)
             return len(bytes_)
 
     def close(self):
@@ -287,9 +289,11 @@ class TextStream(io.TextIOBase):
     def write(self, text):
         data = text.encode(self.encoding, self.errors)
         with self._lock:
-            if self._tee is not None and not self.closed:
-                self._tee.write(text)
-            self.buffer.write(data)
+            try:
+                if self._tee is not None and not self.closed:
+                    self._tee.write(text)
+            finally:  # what the tee fails at does not keep it from the Butler
+                self.buffer.write(data)
         return len(text)
 
     def close(self):

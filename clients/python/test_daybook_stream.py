@@ -154,6 +154,15 @@ class StreamTest(unittest.TestCase):
             self.assertEqual(server.take()[2], b"both\n")
         self.assertEqual(copy.getvalue(), "both\n")
 
+    def test_tee_that_fails(self):
+        with Server() as server:
+            client, closed = daybook_stream.Client(server.address), io.BytesIO()
+            closed.close()
+            for s, data in ((client.open_text("t", tee=closed), "data"), (client.open_binary("b", tee=closed), b"data")):
+                with s, self.assertRaises(ValueError):
+                    s.write(data)
+                self.assertEqual(server.take()[2], b"data")
+
     def test_datagrams(self):
         sent = [b"one", b"", b"x" * 128, b"y" * daybook_stream.MAX_DATAGRAM]
         with Server() as server:
