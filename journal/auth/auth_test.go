@@ -2,6 +2,9 @@ package auth
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -303,6 +306,29 @@ func FuzzParseKeys(f *testing.F) {
 		}
 		if _, err := k.Verify(token); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Whatever a token says that is signed, its claims are proper ones.
+func FuzzClaims(f *testing.F) {
+	for _, s := range []string{
+		`{"cap":10,"exp":4102444800,"sel":{"include":{"labels":[{"name":"name","value":"a/b","prefix":true}]},"exclude":{"labels":null}}}`,
+		`{"cap":4294967295,"exp":4102444800,"iat":1,"nbf":1}`, `{"cap":1e3,"exp":1e300}`, `{"cap":-1,"exp":"x"}`, `{"exp":4102444800,"sel":{"include":{"labels":[null]}}}`, `[]`,
+	} {
+		f.Add([]byte(s))
+	}
+	k := keys(f, "c2VjcmV0")
+	f.Fuzz(func(t *testing.T, claims []byte) {
+		text := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + base64.RawURLEncoding.EncodeToString(claims)
+		mac := hmac.New(sha256.New, []byte("secret"))
+		mac.Write([]byte(text))
+		c, err := k.Verify(text + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil)))
+		switch {
+		case err != nil && !fault.Is(err, fault.Unauthenticated):
+			t.Error(err)
+		case err == nil && (c.Selector.Validate() != nil || time.Until(c.Expires) < -2*leeway):
+			t.Errorf("%s is accepted: %v", claims, c)
 		}
 	})
 }

@@ -320,7 +320,16 @@ func TestRecoveredBarrier(t *testing.T) {
 
 func TestSpoolLimit(t *testing.T) {
 	b := &broker{hold: make(chan struct{})}
-	s := openService(t, b.start(t), t.TempDir(), WithSpoolLimit(16<<10))
+	testSpoolLimit(t, b, openService(t, b.start(t), t.TempDir(), WithSpoolLimit(16<<10)))
+}
+
+func TestUnlinkedSpoolLimit(t *testing.T) {
+	b := &broker{hold: make(chan struct{})}
+	testSpoolLimit(t, b, newService(t, b, WithSpoolLimit(16<<10)))
+}
+
+func testSpoolLimit(t *testing.T, b *broker, s *AppendService) {
+	t.Helper()
 	record := strings.Repeat("x", 1000)
 	first := put(t, s, request("test/journal"), record)
 	waitFor(t, func() bool { return inFlight(s, "test/journal", first) })
@@ -406,6 +415,12 @@ func (f faultyFile) Truncate(size int64) error {
 // Random releases, rollbacks, full disks, broken RPCs, lost acknowledgements and deaths of the process: what was released
 // arrives whole and in order, at least once, and nothing else does.
 func TestReleasedIsWhatArrives(t *testing.T) {
+	for _, named := range []bool{true, false} {
+		t.Run(fmt.Sprintf("named=%v", named), func(t *testing.T) { testReleasedIsWhatArrives(t, named) })
+	}
+}
+
+func testReleasedIsWhatArrives(t *testing.T, named bool) {
 	rapid.Check(t, func(rt *rapid.T) {
 		dir, err := os.MkdirTemp("", "spool")
 		wantNoError(t, err)
@@ -428,8 +443,11 @@ func TestReleasedIsWhatArrives(t *testing.T) {
 		fsys := &faultyFS{FS: vfs.OS}
 		rjc := b.start(t)
 		open := func() *AppendService {
-			s, err := OpenAppendService(context.Background(), rjc, dir, withoutWaiting, withMaxBatch(200),
-				func(s *AppendService) { s.fs = fsys })
+			opts := []AppendServiceOption{withoutWaiting, withMaxBatch(200), func(s *AppendService) { s.fs = fsys }}
+			if !named {
+				return NewAppendService(context.Background(), rjc, opts...)
+			}
+			s, err := OpenAppendService(context.Background(), rjc, dir, opts...)
 			wantNoError(t, err)
 			return s
 		}
@@ -439,7 +457,7 @@ func TestReleasedIsWhatArrives(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"release": func(rt *rapid.T) {
 				j := rapid.SampledFrom([]string{"test/one", "test/two"}).Draw(rt, "journal")
-				size := rapid.SampledFrom([]int{0, 10, 100, writerSize, 2 * writerSize}).Draw(rt, "size")
+				size := rapid.SampledFrom([]int{0, 10, 100, writerSize, 2 * writerSize, 40 * writerSize}).Draw(rt, "size")
 				broken := rapid.IntRange(0, 6).Draw(rt, "broken") // Which disk operation fails, if there are as many.
 				back := rapid.IntRange(0, 4).Draw(rt, "back") == 0
 				id++
@@ -471,6 +489,9 @@ func TestReleasedIsWhatArrives(t *testing.T) {
 				}
 			},
 			"die": func(*rapid.T) {
+				if !named {
+					return // With it would end what it was given.
+				}
 				kill(t, s)
 				s = open()
 			},
