@@ -20,6 +20,10 @@ const (
 	// maxContent is the most content of a response to clients that ask for more. The whole message fits the largest
 	// buffers that gRPC keeps.
 	maxContent = 1<<20 - 1<<10
+	// readAhead is how much content is read at once if there is so much, in whichever messages it is sent.
+	readAhead = 256 << 10
+	// roundOffset is a multiple of the blocks of all engines.
+	roundOffset = 64 << 10
 )
 
 // bufferPool has buffers for content, of the two sizes that are common.
@@ -199,22 +203,21 @@ func (r *reading) send(ctx context.Context, f *indexed, last protocol.Offset) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, content.Close()) }()
-	size := int(min(int64(last-r.offset), int64(r.chunk)))
-	buf := r.broker.buffers.get(size)
-	// The message is encoded before Send returns, so the buffer can be used again.
+	buf := r.broker.buffers.get(int(min(int64(last-r.offset), int64(max(r.chunk, readAhead)))))
+	// Messages are encoded before Send returns, so the buffer can be used again.
 	defer r.broker.buffers.put(buf)
 	for r.offset < last {
-		p := (*buf)[:min(int64(last-r.offset), int64(r.chunk))]
+		p := (*buf)[:r.readSize(f, last)]
 		n, err := content.Read(p)
-		if n > 0 {
+		for p = p[:n]; len(p) > 0; p = p[len(r.resp.Content):] {
 			r.resp.Reset()
-			r.resp.Offset, r.resp.Content = int64(r.offset), p[:n]
+			r.resp.Offset, r.resp.Content = int64(r.offset), p[:min(len(p), r.chunk)]
 			if err := r.stream.Send(&r.resp); err != nil {
 				return err
 			}
-			r.offset += protocol.Offset(n)
-			r.broker.metrics.readBytes.Add(float64(n))
+			r.offset += protocol.Offset(len(r.resp.Content))
 		}
+		r.broker.metrics.readBytes.Add(float64(n))
 		if err != nil && !(errors.Is(err, io.EOF) && r.offset >= last) {
 			return err
 		}
@@ -225,4 +228,18 @@ func (r *reading) send(ctx context.Context, f *indexed, last protocol.Offset) (e
 		}
 	}
 	return nil
+}
+
+// readSize returns how much content is read at once: for a reader that is behind several messages, up to a round offset, since
+// engines verify content in blocks.
+func (r *reading) readSize(f *indexed, last protocol.Offset) int64 {
+	size := int64(max(r.chunk, readAhead))
+	rest := int64(last - r.offset)
+	if rest <= size {
+		return rest
+	}
+	if over := (int64(r.offset-f.Begin) + size) % roundOffset; over < size {
+		size -= over
+	}
+	return size
 }
