@@ -12,7 +12,7 @@ import (
 
 type journalsStoreHealthCmd struct {
 	journalsFlags
-	Store       string  `arg:"" help:"Store, as in specs: s3://BUCKET/PREFIX/, gs://BUCKET/PREFIX/, azure://ACCOUNT/CONTAINER/PREFIX/ or file:///PREFIX/." placeholder:"STORE"`
+	Store       string  `arg:"" help:"Store, as in specs: s3://BUCKET/PREFIX/, gs://BUCKET/PREFIX/, azure://CONTAINER/PREFIX/ or file:///PREFIX/." placeholder:"STORE"`
 	CheckDelete *string `help:"Check also that objects below this prefix can be deleted; '' is the root of the store." name:"check-delete-prefix" placeholder:"PREFIX"`
 }
 
