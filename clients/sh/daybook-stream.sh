@@ -181,7 +181,7 @@ _daybook_send() (
   exec 7>&- 8>&- 9>&-
   case $LOGDOG_STREAM_SERVER_PATH,$_daybook_with in
     null*) cat >/dev/null ;;
-    *,daybook) eval "daybook stream --name=$_daybook_name_ --type=$_daybook_type_ $_daybook_flags" ;;
+    *,daybook) eval "daybook stream name=$_daybook_name_,type=$_daybook_type_ $_daybook_flags" ;;
     *)
       {
         _daybook_header "\"name\":\"${_daybook_namespace_:+${_daybook_namespace_%/}/}$_daybook_name_\",\"type\":\"$_daybook_type_\""
