@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,56 +94,76 @@ func TestBurstBeforeTheEnd(t *testing.T) {
 	}
 }
 
-// BenchmarkOpen opens streams with a line each, one after the other, until the Butler has the end of each. b.N streams a second.
+// BenchmarkOpen is programs that open a stream each, write a line to it and close it, until the Butler has the ends of all.
 func BenchmarkOpen(b *testing.B) {
-	for version := 1; version <= 2; version++ {
-		b.Run(fmt.Sprintf("v%d", version), func(b *testing.B) {
-			s, err := Listen("", Config{})
-			if err != nil {
-				b.Fatal(err)
-			}
-			u, err := butler.New(b.Context(), butler.Config{Output: new(null.Output), BufferLogs: true, MaxBufferAge: 50 * time.Millisecond})
-			if err != nil {
-				b.Fatal(err)
-			}
-			u.AddStreamServer(s)
-			protocol, value, _ := strings.Cut(s.Address(), ":")
-			b.ReportAllocs()
-			b.ResetTimer()
-			for i := range b.N {
-				f := &streamproto.Flags{Name: burstName(i)}
-				appendTo := streamproto.AppendHandshake
-				if version == 2 {
-					appendTo = streamproto.AppendOpen
+	for _, version := range []int{1, 2} {
+		for _, programs := range []int{1, 16} {
+			b.Run(fmt.Sprintf("v%d/programs=%d", version, programs), func(b *testing.B) { benchmarkOpen(b, version, programs) })
+		}
+	}
+}
+
+func benchmarkOpen(b *testing.B, version, programs int) {
+	s, err := Listen("", Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	u, err := butler.New(b.Context(), butler.Config{Output: new(null.Output), BufferLogs: true, MaxBufferAge: 50 * time.Millisecond})
+	if err != nil {
+		b.Fatal(err)
+	}
+	u.AddStreamServer(s)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range programs {
+		wg.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				if err := openOne(s.Address(), version, int(i)); err != nil {
+					b.Error(err)
+					return
 				}
-				hello, err := appendTo(nil, f)
-				if err != nil {
-					b.Fatal(err)
-				}
-				conn, err := net.Dial(protocol, value)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, err := conn.Write(append(hello, "a line\n"...)); err != nil {
-					b.Fatal(err)
-				}
-				if version == 2 {
-					if r, err := streamproto.ReadReply(conn); err != nil || !r.Accepted {
-						b.Fatal(r, err)
-					}
-				}
-				conn.Close()
 			}
-			u.Activate()
-			if err := u.Wait(); err != nil {
-				b.Fatal(err)
-			}
-			if n := len(u.Streams()); n != b.N {
-				b.Fatalf("%d of %d streams", n, b.N)
-			}
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "streams/s")
 		})
 	}
+	wg.Wait()
+	u.Activate()
+	if err := u.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	if n := len(u.Streams()); n != b.N {
+		b.Fatalf("%d of %d streams", n, b.N)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "streams/s")
+}
+
+func openOne(address string, version, i int) error {
+	protocol, value, _ := strings.Cut(address, ":")
+	appendTo := streamproto.AppendHandshake
+	if version == 2 {
+		appendTo = streamproto.AppendOpen
+	}
+	hello, err := appendTo(nil, &streamproto.Flags{Name: burstName(i)})
+	if err != nil {
+		return err
+	}
+	conn, err := net.Dial(protocol, value)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.Write(append(hello, "a line\n"...)); err != nil {
+		return err
+	}
+	if version == 2 {
+		r, err := streamproto.ReadReply(conn)
+		if err != nil {
+			return err
+		}
+		return r.Err()
+	}
+	return nil
 }
 
 // TestShutdownReadsWhatWasWritten ends a Butler while programs have streams open, and others come. What they wrote is there.
