@@ -104,7 +104,7 @@ func (s *Store) watch(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.metrics.all.checks.WithLabelValues(s.metrics.provider, statusOf(err)).Inc()
+		s.metrics.all.checks.WithLabelValues(s.metrics.store, statusOf(err)).Inc()
 		if before := s.Health(); err != nil && (before == nil || errors.Is(before, errUnchecked)) {
 			s.logger.Warn("fragment store: not healthy", "store", s.url, "error", err)
 		} else if err == nil && before != nil && !errors.Is(before, errUnchecked) {

@@ -1,50 +1,51 @@
 package store
 
 import (
+	"net/url"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// allMetrics are those of all stores, by provider. They have the names that dashboards of other brokers know.
+// allMetrics are those of all stores, by store: its URL without arguments. They have the names that dashboards of other brokers
+// know.
 type allMetrics struct {
 	operations *prometheus.CounterVec
 	seconds    *prometheus.HistogramVec
-	bytes      *prometheus.CounterVec
+	bytes      *prometheus.CounterVec // of puts, by encoding
 	items      *prometheus.HistogramVec
 	checks     *prometheus.CounterVec
 	active     prometheus.Gauge
 }
 
-// metrics are those of a provider.
+// metrics are those of a store.
 type metrics struct {
-	all      *allMetrics
-	provider string
-	bytes    prometheus.Counter
-	items    prometheus.Observer
+	all   *allMetrics
+	store string
+	items prometheus.Observer
 }
 
 func newMetrics(r prometheus.Registerer) *allMetrics {
 	m := &allMetrics{
 		operations: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "gazette_store_requests_total", Help: "Operations of fragment stores, by provider, operation and status.",
-		}, []string{"provider", "operation", "status"}),
+			Name: "gazette_store_operation_total", Help: "Operations of fragment stores, by store, operation and status.",
+		}, []string{"store", "operation", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "gazette_store_request_seconds", Help: "Durations of operations of fragment stores.",
+			Name: "gazette_store_operation_duration_seconds", Help: "Durations of operations of fragment stores.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 4, 6),
-		}, []string{"provider", "operation"}),
+		}, []string{"store", "operation", "status"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "gazette_store_persisted_bytes_total", Help: "Bytes of files that were put into fragment stores.",
-		}, []string{"provider"}),
+			Name: "gazette_store_put_bytes_total", Help: "Bytes of files that were put into fragment stores, by store and content encoding.",
+		}, []string{"store", "encoding"}),
 		items: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "gazette_store_list_items", Help: "Objects in listings of a journal.",
+			Name: "gazette_store_list_items_count", Help: "Objects in listings of a journal.",
 			Buckets: prometheus.ExponentialBuckets(1, 10, 6),
-		}, []string{"provider"}),
+		}, []string{"store"}),
 		checks: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "gazette_store_health_checks_total", Help: "Health checks of fragment stores, by provider and result.",
-		}, []string{"provider", "status"}),
+			Name: "gazette_store_health_check_total", Help: "Health checks of fragment stores, by store and result.",
+		}, []string{"store", "status"}),
 		active: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "gazette_store_active_clients", Help: "Fragment stores in use.",
+			Name: "gazette_store_active", Help: "Fragment stores in use.",
 		}),
 	}
 	if r != nil {
@@ -53,8 +54,14 @@ func newMetrics(r prometheus.Registerer) *allMetrics {
 	return m
 }
 
-func (m *allMetrics) of(provider string) *metrics {
-	return &metrics{all: m, provider: provider, bytes: m.bytes.WithLabelValues(provider), items: m.items.WithLabelValues(provider)}
+func (m *allMetrics) of(u *url.URL) *metrics {
+	name := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+	return &metrics{all: m, store: name, items: m.items.WithLabelValues(name)}
+}
+
+// put counts the bytes of a file that was put.
+func (m *metrics) put(size int64, encoding string) {
+	m.all.bytes.WithLabelValues(m.store, encoding).Add(float64(size))
 }
 
 func statusOf(err error) string {
@@ -67,7 +74,7 @@ func statusOf(err error) string {
 // observe is deferred around an operation. It tells the metrics, and the store's health.
 func (s *Store) observe(operation string, begin time.Time, err *error) {
 	m := s.metrics
-	m.all.operations.WithLabelValues(m.provider, operation, statusOf(*err)).Inc()
-	m.all.seconds.WithLabelValues(m.provider, operation).Observe(time.Since(begin).Seconds())
+	m.all.operations.WithLabelValues(m.store, operation, statusOf(*err)).Inc()
+	m.all.seconds.WithLabelValues(m.store, operation, statusOf(*err)).Observe(time.Since(begin).Seconds())
 	s.health.observe(operation, *err)
 }

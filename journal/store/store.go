@@ -96,7 +96,7 @@ func (s *Store) Put(ctx context.Context, f *protocol.Fragment, c Content) (modif
 		return time.Time{}, fault.New(fault.DataLoss, "store %s: %s has %d bytes with sum %x after %d with sum %x were put",
 			s.url, key, info.Size, info.MD5, c.Size, c.MD5)
 	}
-	s.metrics.bytes.Add(float64(c.Size))
+	s.metrics.put(c.Size, object.Encoding)
 	return info.Modified, nil
 }
 
@@ -192,7 +192,7 @@ func newStore(ctx context.Context, r *Registry, name protocol.FragmentStore) (*S
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err)
 	}
-	s := &Store{url: name, parsed: u, registry: r, metrics: r.metrics.of(u.Scheme), logger: r.opts.Logger}
+	s := &Store{url: name, parsed: u, registry: r, metrics: r.metrics.of(u), logger: r.opts.Logger}
 	s.prefix = strings.TrimPrefix(u.Path, "/")
 	var known []string
 	if u.Scheme == "s3" {

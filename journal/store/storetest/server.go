@@ -25,6 +25,7 @@ type Server struct {
 	env     []string
 	dir     string
 	address string
+	scheme  string
 	url     func(bucket, prefix string) string
 	// ready is called when the server listens; nil does nothing.
 	ready func()
@@ -41,7 +42,7 @@ func newServer(t *testing.T) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, dir: t.TempDir(), address: lis.Addr().String(), ending: os.Kill}
+	s := &Server{t: t, dir: t.TempDir(), address: lis.Addr().String(), scheme: "http", ending: os.Kill}
 	if err := lis.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func (s *Server) port() string {
 func (s *Server) Bucket() string { return bucketName }
 
 // Endpoint returns the URL at which the server is.
-func (s *Server) Endpoint() string { return "http://" + s.address }
+func (s *Server) Endpoint() string { return s.scheme + "://" + s.address }
 
 // Store returns the URL of a store of the server.
 func (s *Server) Store(prefix string) protocol.FragmentStore { return s.StoreIn(bucketName, prefix) }
