@@ -224,8 +224,8 @@ func TestManyAppenders(t *testing.T) {
 func TestRaceForOffset(t *testing.T) {
 	c := one(t)
 	c.mustAppend("test/journal", "x")
-	for offset := int64(1); offset < 20; offset++ {
-		var wins [32]bool
+	for offset := int64(1); offset < 15; offset++ {
+		var wins [64]bool
 		var wg sync.WaitGroup
 		for i := range wins {
 			wg.Go(func() {

@@ -236,10 +236,10 @@ func (k *keeper) round() {
 	k.mu.Lock()
 	touched := k.touched
 	k.touched = make(map[protocol.Journal]struct{})
-	var listings []*shelf
+	var listings []dueItem
 	for len(k.due) > 0 && !k.due[0].at.After(now) {
 		if item := heap.Pop(&k.due).(dueItem); item.listing != nil {
-			listings = append(listings, item.listing)
+			listings = append(listings, item)
 		} else {
 			delete(k.looks, item.journal)
 			touched[item.journal] = struct{}{}
@@ -252,8 +252,8 @@ func (k *keeper) round() {
 		}
 	}
 	k.mu.Unlock()
-	for _, s := range listings {
-		k.working.Go(func() { k.list(s) })
+	for _, item := range listings {
+		k.working.Go(func() { k.list(item.listing, item.again) })
 	}
 	specs := k.broker.engine.Specs()
 	for journal := range touched {
@@ -346,19 +346,33 @@ func (k *keeper) finish(spec *engine.Spec, policy engine.RollPolicy, now time.Ti
 	return err
 }
 
-// list lists the stores of a journal, and has it done again.
-func (k *keeper) list(s *shelf) {
+// list lists the stores of a journal, unless it is for the first time and somebody could not wait for that.
+func (k *keeper) list(s *shelf, again bool) {
 	select {
 	case k.listings <- struct{}{}:
 	case <-k.ctx.Done():
 		return
 	}
 	defer func() { <-k.listings }()
+	if again || s.begun.CompareAndSwap(false, true) {
+		k.listNow(s)
+	}
+}
+
+// demand has the stores of a journal listed for the first time, ahead of all others.
+func (k *keeper) demand(s *shelf) {
+	if s.begun.CompareAndSwap(false, true) {
+		k.working.Go(func() { k.listNow(s) })
+	}
+}
+
+// listNow lists the stores of a journal, and has it done again.
+func (k *keeper) listNow(s *shelf) {
 	wait := s.list(k.broker)
 	if k.shelf(s.journal) != s || k.ctx.Err() != nil {
 		return
 	}
-	k.at(dueItem{at: time.Now().Add(wait), journal: s.journal, listing: s})
+	k.at(dueItem{at: time.Now().Add(wait), journal: s.journal, listing: s, again: true})
 	k.touch(s.journal)
 }
 
@@ -367,6 +381,8 @@ type dueItem struct {
 	at      time.Time
 	journal protocol.Journal
 	listing *shelf
+	// again says that the stores have been listed before.
+	again bool
 }
 
 // dueHeap has the earliest first.

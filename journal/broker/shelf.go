@@ -32,6 +32,7 @@ type shelf struct {
 	created int64
 	names   []protocol.FragmentStore
 	began   time.Time
+	begun   atomic.Bool  // the first listing
 	refresh atomic.Int64 // a time.Duration
 
 	content atomic.Pointer[shelved]
@@ -233,6 +234,7 @@ func (b *Broker) awaitListing(ctx context.Context, spec *engine.Spec, reads bool
 	if err != nil {
 		return err
 	}
+	b.keeper.demand(s)
 	wait := listingWait
 	if written {
 		wait = time.Until(s.began.Add(listingGrace))
