@@ -38,6 +38,7 @@ import (
 
 	"github.com/daybook-dev/daybook/butler/bundler"
 	"github.com/daybook-dev/daybook/butler/output"
+	"github.com/daybook-dev/daybook/butler/redact"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -49,6 +50,8 @@ type Butler struct {
 	config  Config
 	log     *slog.Logger
 	bundler *bundler.Bundler
+	// patience is how long a writer is held, see Drop.
+	patience time.Duration
 	// ctx ends when the streams have to.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -72,6 +75,7 @@ type Butler struct {
 	done              bool // nothing happens any more
 	err               error
 	lost              LossError
+	dropped           int64
 	abandoned         AbandonedError
 	names             names
 	callbacks         []registration
@@ -106,11 +110,15 @@ func New(ctx context.Context, config Config) (*Butler, error) {
 		bundler: bundler.New(bundler.Config{
 			MaxSize: config.Output.MaxSize(), Delay: delay, Extensions: x != nil && x.Extensions(),
 		}),
-		changed: make(chan struct{}),
-		names:   newNames(),
+		patience: patience,
+		changed:  make(chan struct{}),
+		names:    newNames(),
 
 		watchers: make(map[*watcher]struct{}),
 		inFlight: make(map[*bundler.Bundle]struct{}),
+	}
+	if b.config.Redact == nil {
+		b.config.Redact = new(redact.Set)
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
@@ -156,7 +164,7 @@ func (b *Butler) addStream(rc io.ReadCloser, d *logpb.LogStreamDescriptor) error
 		b.release(e)
 		return fault.Wrap(fault.Invalid, err)
 	}
-	r := &reader{b: b, rc: rc, s: s}
+	r := b.newReader(rc, s)
 	b.mu.Lock()
 	e.reader = r
 	ending := b.names.ending
@@ -195,6 +203,19 @@ func (b *Butler) Streams() []types.StreamName {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.names.all()
+}
+
+// Dropped returns how many bytes of all streams were dropped so far, see Drop.
+func (b *Butler) Dropped() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dropped
+}
+
+func (b *Butler) addDropped(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dropped += n
 }
 
 // DrainNamespace prevents any new streams from being registered in the given namespace, and waits for all existing streams in

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/daybook-dev/daybook/butler/output"
+	"github.com/daybook-dev/daybook/butler/redact"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/streamproto"
 )
@@ -37,6 +38,13 @@ type Config struct {
 	// dispatch. If this is zero or less, DefaultMaxBufferAge will be used.
 	MaxBufferAge time.Duration
 
+	// Redact is what is masked in all streams before anything else is done with their data; nil is nothing. Values may be
+	// added to it at any time.
+	Redact *redact.Set
+
+	// WhenFull says what becomes of data while the output takes nothing and the memory is full. Empty is Block.
+	WhenFull WhenFull
+
 	// Logger gets what goes wrong with single streams, which ends nothing else. nil discards it.
 	Logger *slog.Logger
 }
@@ -48,6 +56,9 @@ func (c *Config) Validate() error {
 	}
 	if size := c.Output.MaxSize(); size > 0 && size < MinOutputSize {
 		return fmt.Errorf("butler: the output takes bundles of at most %d bytes; at least %d are required", size, MinOutputSize)
+	}
+	if c.WhenFull != "" && c.WhenFull != Block && c.WhenFull != Drop {
+		return fmt.Errorf("butler: %q is no policy for a full output; there are %q and %q", c.WhenFull, Block, Drop)
 	}
 	if err := c.GlobalTags.Validate(); err != nil {
 		return fmt.Errorf("butler: global tags: %w", err)

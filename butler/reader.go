@@ -6,12 +6,23 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/daybook-dev/daybook/butler/bundler"
+	"github.com/daybook-dev/daybook/butler/redact"
+	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
+)
+
+// Tags that streams have from their end on, where the receiver knows of them.
+const (
+	// RedactedTag is the tag with the number of secrets that were redacted.
+	RedactedTag = "daybook.redacted"
+	// DroppedTag is the tag with the number of bytes that were dropped, see Drop.
+	DroppedTag = "daybook.dropped_bytes"
 )
 
 // Answerer is implemented by streams whose program waits to hear whether its stream was taken.
@@ -28,44 +39,93 @@ type drainable interface {
 
 // reader reads one stream.
 type reader struct {
-	b   *Butler
-	rc  io.ReadCloser
+	b  *Butler
+	rc io.ReadCloser
+	// in is what is read: rc, redacted.
+	in  *redact.Reader
 	s   *bundler.Stream
 	end sync.Once
+}
+
+func (b *Butler) newReader(rc io.ReadCloser, s *bundler.Stream) *reader {
+	r := &reader{b: b, rc: rc, s: s}
+	switch secrets := b.config.Redact; s.Desc().GetStreamType() {
+	case logpb.StreamType_DATAGRAM:
+		r.in = secrets.Datagrams(rc)
+	case logpb.StreamType_BINARY:
+		r.in = secrets.Reader(rc, redact.KeepLength)
+	default:
+		r.in = secrets.Reader(rc, redact.Shorten)
+	}
+	return r
 }
 
 // read reads a stream to its end.
 func (b *Butler) read(e *stream, r *reader) {
 	stop := context.AfterFunc(b.ctx, r.close)
+	var shed *shedder
+	if b.config.WhenFull == Drop {
+		shed = newShedder(r)
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			b.log.Error("the reader of a stream panicked", "stream", e.name, "panic", p, "stack", string(debug.Stack()))
 		}
 		stop()
 		r.close()
+		r.s.SetEnd(r.info(shed))
 		r.s.Close()
 		b.ended(e)
 	}()
 	if a, ok := r.rc.(Answerer); ok {
 		a.Answer(b.viewerURL(e.name), nil)
 	}
+	err := r.copy(b.ctx, shed)
+	switch {
+	case errors.Is(err, io.EOF), b.isStopping(), b.ctx.Err() != nil:
+	default:
+		b.log.Warn("a stream ended early", "stream", e.name, "error", err)
+	}
+}
+
+// copy reads until something ends it.
+func (r *reader) copy(ctx context.Context, shed *shedder) error {
 	for {
-		buf, err := r.s.Buffer(b.ctx)
-		if err != nil {
-			if b.ctx.Err() == nil {
-				b.log.Error("a stream ended early", "stream", e.name, "error", err)
-			}
-			return
+		var buf []byte
+		var err error
+		if shed != nil {
+			buf, err = shed.buffer(ctx)
+		} else {
+			buf, err = r.s.Buffer(ctx)
 		}
-		n, err := r.rc.Read(buf)
-		r.s.Commit(n)
 		if err != nil {
-			if !errors.Is(err, io.EOF) && !b.isStopping() {
-				b.log.Warn("reading a stream", "stream", e.name, "error", err)
-			}
-			return
+			return err
+		}
+		n, err := r.in.Read(buf)
+		if shed != nil {
+			shed.commit(buf, n)
+		} else {
+			r.s.Commit(n)
+		}
+		if err != nil {
+			return err
 		}
 	}
+}
+
+// info returns what is to be said of the end of the stream, or nil.
+func (r *reader) info(shed *shedder) *logpb.StreamEnd {
+	tags := make(map[string]string)
+	if n := r.in.Count(); n > 0 {
+		tags[RedactedTag] = strconv.FormatInt(n, 10)
+	}
+	if shed != nil && shed.dropped > 0 {
+		tags[DroppedTag] = strconv.FormatInt(shed.dropped, 10)
+	}
+	if len(tags) == 0 {
+		return nil
+	}
+	return &logpb.StreamEnd{Tags: tags}
 }
 
 // close closes the stream, once.

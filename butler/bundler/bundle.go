@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/daybook-dev/daybook/logs/logpb"
@@ -251,6 +252,11 @@ func (d *builder) end(s *Stream) {
 	case d.b.extensions:
 		m := d.mention(s)
 		m.Terminal, m.TerminalEmpty = true, true
+	}
+	if ended := s.endInfo(); ended != nil && s.current != nil && d.b.extensions {
+		// Where an entry had room, this has.
+		s.current.Ended = ended
+		d.size += fieldSize(proto.Size(ended)) + 1
 	}
 }
 

@@ -57,6 +57,8 @@ type Stream struct {
 	in     []segment // committed, not in the queue yet
 	closed bool
 	err    error
+	// info is what is said of the end.
+	info *logpb.StreamEnd
 
 	// fresh says that there is news since the stream was last looked at; freshBytes of them are data.
 	fresh      atomic.Bool
@@ -96,19 +98,10 @@ func (s *Stream) Err() error {
 // Buffer returns memory to read into, at least one byte. It waits while the stream has more than its share of the memory. The
 // result is valid until the next Buffer or Close.
 func (s *Stream) Buffer(ctx context.Context) ([]byte, error) {
-	if s.tail != nil {
-		if rest := s.tail.data[s.tailFill:]; len(rest) >= len(s.tail.data)/8 {
-			return rest, s.refused()
-		}
-		s.retire()
-	}
 	for {
-		if err := s.refused(); err != nil {
-			return nil, err
-		}
-		if s.tail = s.b.mem.get(s, int(s.class.Load())); s.tail != nil {
-			s.tailFill = 0
-			return s.tail.data, nil
+		p, err := s.tryBuffer()
+		if p != nil || err != nil {
+			return p, err
 		}
 		s.b.hurry(s)
 		select {
@@ -120,6 +113,34 @@ func (s *Stream) Buffer(ctx context.Context) ([]byte, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// TryBuffer is Buffer that does not wait: it returns nil while there is no memory for the stream.
+func (s *Stream) TryBuffer() ([]byte, error) {
+	p, err := s.tryBuffer()
+	if p == nil && err == nil {
+		s.b.hurry(s)
+		s.b.mem.forget(s)
+	}
+	return p, err
+}
+
+// tryBuffer leaves the stream waiting for memory if there is none.
+func (s *Stream) tryBuffer() ([]byte, error) {
+	if s.tail != nil {
+		if rest := s.tail.data[s.tailFill:]; len(rest) >= len(s.tail.data)/8 {
+			return rest, s.refused()
+		}
+		s.retire()
+	}
+	if err := s.refused(); err != nil {
+		return nil, err
+	}
+	if s.tail = s.b.mem.get(s, int(s.class.Load())); s.tail != nil {
+		s.tailFill = 0
+		return s.tail.data, nil
+	}
+	return nil, nil
 }
 
 // refused returns why the stream takes no more data.
@@ -196,6 +217,20 @@ func (s *Stream) Close() {
 		s.tail = nil
 	}
 	s.end("")
+}
+
+// SetEnd says something about the end of the stream, if the receiver knows the extensions. It must be called before Close, and the
+// message, which should be small, not be changed any more.
+func (s *Stream) SetEnd(info *logpb.StreamEnd) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.info = info
+}
+
+func (s *Stream) endInfo() *logpb.StreamEnd {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.info
 }
 
 // Abandon is Close for a stream whose reader is stuck, and may be called by anybody. A note of at most 1 KiB is put behind the data.
