@@ -106,7 +106,7 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 	}()
 	limitMemory(memoryLimit)
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), journalclient.Collector())
 
 	log, err := disklog.Open(ctx, c.Dir.Join("journal"), disklog.Options{Logger: c.Log, Registerer: reg})
 	if err != nil {
