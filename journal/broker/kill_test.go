@@ -79,7 +79,7 @@ type child struct {
 
 func startChild(t *testing.T, dir string) *child {
 	t.Helper()
-	c := &child{cmd: exec.Command(os.Args[0], "-test.run=^$")} //nolint:gosec // It is this program.
+	c := &child{cmd: exec.Command(os.Args[0], "-test.run=^$")}
 	c.cmd.Env = append(os.Environ(), childDir+"="+dir)
 	c.cmd.Stderr = os.Stderr
 	out, err := c.cmd.StdoutPipe()

@@ -1,10 +1,12 @@
 package broker_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/daybook-dev/daybook/internal/bucket"
 	"github.com/daybook-dev/daybook/internal/fault"
@@ -85,6 +87,55 @@ func TestRestoredCopy(t *testing.T) {
 	if string(got) != "new" || metas[0].GetOffset() != beyond {
 		t.Errorf("read %q from %v", got, metas)
 	}
+}
+
+// A journal is not deleted before its store has what was acknowledged. Who wants that nevertheless says so.
+func TestDeleteStoresFirst(t *testing.T) {
+	b := bucket.NewMem("b")
+	c := withStores(t, memory(b))()
+	defer c.stop()
+	s := storedSpec("test/a", protocol.CompressionCodec_NONE, memoryStore)
+	c.createStored(s)
+	for _, content := range []string{"one", "two", "three"} {
+		c.mustAppend("test/a", content)
+	}
+	remove := &protocol.ApplyRequest{Changes: []*protocol.ApplyRequest_Change{{Delete: "test/a", ExpectModRevision: -1}}}
+	stored := func() (n int) {
+		for _, key := range b.Keys() {
+			if strings.HasPrefix(key, "prefix/test/a/") {
+				n++
+			}
+		}
+		return n
+	}
+	c.awaitStored("test/a", 3)
+	b.SetFault(func(bucket.Op, string) error { return fault.New(fault.Transient, "the store is down") })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	if resp, err := c.client.Apply(ctx, remove); err == nil {
+		t.Errorf("deleted while the store is down: %v", resp)
+	}
+	cancel()
+	if resp := c.mustAppend("test/a", "four"); resp.GetCommit().GetBegin() != 11 {
+		t.Errorf("the journal goes on with %v", resp)
+	}
+	b.SetFault(nil)
+	c.apply(remove.GetChanges()...)
+	if n := stored(); n != 3 {
+		t.Errorf("%d objects: %v", n, b.Keys())
+	}
+
+	s.Name = "test/b"
+	c.createStored(s)
+	b.SetFault(func(op bucket.Op, _ string) error {
+		if op == bucket.OpList {
+			return nil
+		}
+		return fault.New(fault.Transient, "the store takes nothing")
+	})
+	c.mustAppend("test/b", "nobody needs this")
+	s.Fragment.Stores = nil
+	c.apply(&protocol.ApplyRequest_Change{Upsert: s, ExpectModRevision: -1})
+	c.apply(&protocol.ApplyRequest_Change{Delete: "test/b", ExpectModRevision: -1})
 }
 
 // A journal that was deleted and created again has nothing of the one before: without a store it begins anew, and with one it

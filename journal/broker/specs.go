@@ -23,7 +23,7 @@ const (
 	watchDelay = 30 * time.Millisecond
 )
 
-// Apply changes specs: all, or none (spec protocol 10.3).
+// Apply changes specs: all, or none (spec protocol 10.3). A journal with stores is deleted when these have all of its content.
 func (b *Broker) Apply(ctx context.Context, req *protocol.ApplyRequest) (resp *protocol.ApplyResponse, err error) {
 	c, err := b.enter(ctx, "Apply", auth.Apply)
 	if err != nil {
@@ -49,6 +49,9 @@ func (b *Broker) Apply(ctx context.Context, req *protocol.ApplyRequest) (resp *p
 		}
 	}
 	if err := nested(b.engine.Specs(), req.GetChanges()); err != nil {
+		return nil, err
+	}
+	if err := b.secure(c.ctx, req.GetChanges()); err != nil {
 		return nil, err
 	}
 	switch _, err := b.engine.Apply(c.ctx, req.GetChanges()); {
