@@ -152,6 +152,7 @@ func (b *gazette) ListFragments(ctx context.Context, req *pb.FragmentsRequest) (
 	if s != pb.Status_OK {
 		return resp, nil
 	}
+	j.unlisted = false // This waits for it.
 	limit := int(req.PageLimit)
 	if limit == 0 {
 		limit = pb.DefaultPageLimit

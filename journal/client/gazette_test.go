@@ -51,6 +51,7 @@ type gazetteJournal struct {
 	registers     *pb.LabelSet
 	refuseAppends []pb.Status // what the next appends are told
 	loseAnswers   int         // how many of the next appends are made without an answer
+	unlisted      bool        // its stores were not listed yet, so that it seems to be empty
 }
 
 type gazetteFragment struct {
@@ -447,7 +448,7 @@ func (b *gazette) read(ctx context.Context, req *pb.ReadRequest, claims auth.Cla
 	for offset := req.Offset; ; {
 		f.mu.Lock()
 		held := slices.Contains(j.members, slices.Index(f.brokers, serves))
-		if offset == -1 {
+		if offset == -1 && !j.unlisted {
 			offset = j.end()
 		}
 		resp, remote := j.query(req, offset)
@@ -494,6 +495,9 @@ func (b *gazette) read(ctx context.Context, req *pb.ReadRequest, claims auth.Cla
 
 // query is an answer from the index, and whether content is in a store alone.
 func (j *gazetteJournal) query(req *pb.ReadRequest, offset int64) (resp *pb.ReadResponse, remote bool) {
+	if j.unlisted {
+		return &pb.ReadResponse{Status: pb.Status_OFFSET_NOT_YET_AVAILABLE, Offset: max(0, offset)}, false
+	}
 	offset = max(offset, j.begin) // What was deleted is jumped over.
 	for _, fr := range j.fragments {
 		if offset >= fr.Begin && offset < fr.End {

@@ -98,6 +98,28 @@ func TestRetryReaderFollowsRefusals(t *testing.T) {
 	}
 }
 
+// A tail does not begin at zero because a broker does not know yet what is in the stores.
+func TestTailOfANewReplica(t *testing.T) {
+	f := newFleet(t, nil, "east", "west")
+	f.add("acme/one", 1)
+	f.add("acme/empty", 1)
+	for _, cfg := range []client.DialConfig{{}, cached("west")} {
+		c := f.dial(0, cfg)
+		_, err := client.Append(t.Context(), c, appendOf("acme/one"), strings.NewReader("hello"))
+		check(t, err)
+		f.edit("acme/one", func(j *gazetteJournal) { j.unlisted = true })
+		for journal, want := range map[string]int64{"acme/one": int64(len(f.text("acme/one"))), "acme/empty": 0} {
+			rr := client.NewRetryReader(t.Context(), c, &pb.ReadRequest{Journal: journal, Offset: -1, Block: true, DoNotProxy: true})
+			_, err = rr.Read(nil)
+			wantIs(t, err, client.ErrOffsetJump)
+			if rr.Offset() != want || rr.Reader.Response.WriteHead != want {
+				t.Errorf("the tail of %s is at %d instead of %d", journal, rr.Offset(), want)
+			}
+			rr.Cancel()
+		}
+	}
+}
+
 // A reader and a service go on when brokers die and their journals are given to others.
 func TestFailover(t *testing.T) {
 	f := newFleet(t, nil, "east", "east", "west", "west")

@@ -158,6 +158,25 @@ func (rr *RetryReader) readOnce(p []byte) (int, error) {
 	if pb.Offset(rr.Offset()) != pb.OffsetHead {
 		return rr.Reader.Read(p)
 	}
+	head, err := rr.findHead()
+	if err == nil && head.Request.Offset == 0 {
+		// A broker that was given the journal just now may not know yet what is in its stores. It lists fragments when it does.
+		if err = rr.awaitListing(); err == nil {
+			head, err = rr.findHead()
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	rr.Reader.Request.Offset, rr.Reader.Response = head.Request.Offset, head.Response
+	if rr.Reader.atEnd() {
+		rr.Reader.err = io.EOF
+	}
+	return 0, ErrOffsetJump
+}
+
+// findHead returns a reader that has found the write head.
+func (rr *RetryReader) findHead() (*Reader, error) {
 	req := proto.CloneOf(rr.Reader.Request)
 	req.Block, req.MetadataOnly = false, true
 	probe := NewReader(rr.Reader.ctx, rr.Client, req)
@@ -168,19 +187,34 @@ func (rr *RetryReader) readOnce(p []byte) (int, error) {
 			continue
 		}
 		rr.Reader.route = probe.route // Also a refusal tells where to ask next.
-		if errors.Is(err, ErrOffsetJump) {
-			rr.Reader.Request.Offset, rr.Reader.Response = probe.Request.Offset, probe.Response
-			if rr.Reader.atEnd() {
-				rr.Reader.err = io.EOF
-			}
-			// Nothing else is wanted of this RPC; reading on ends it.
-			_, _ = probe.Read(nil)
-			if probe.cancel != nil {
-				probe.cancel()
-			}
+		if !errors.Is(err, ErrOffsetJump) {
+			return nil, err
 		}
-		return 0, err
+		head := &Reader{Request: proto.CloneOf(probe.Request), Response: probe.Response}
+		// Nothing else is wanted of this RPC; reading on ends it.
+		_, _ = probe.Read(nil)
+		probe.cancel()
+		return head, nil
 	}
+}
+
+// awaitListing returns when the broker that was asked for the head has listed the stores of the journal.
+func (rr *RetryReader) awaitListing() error {
+	ctx := rr.Reader.ctx
+	rpcCtx := pb.WithDispatchItemRoute(ctx, rr.Client, rr.Reader.item(), false)
+	if rr.Reader.route != nil {
+		rpcCtx = pb.WithDispatchRoute(ctx, rr.Reader.route, nil)
+	}
+	resp, err := rr.Client.ListFragments(rpcCtx, &pb.FragmentsRequest{
+		Journal: string(rr.Journal()), PageLimit: 1, DoNotProxy: rr.Reader.Request.DoNotProxy,
+	})
+	switch {
+	case err != nil:
+		return mapContext(ctx, err)
+	case resp.GetStatus() != pb.Status_OK:
+		return errorOfStatus(resp.GetStatus())
+	}
+	return nil
 }
 
 // AdjustedOffset returns the offset of the next byte that br, which must wrap this reader, will return.
