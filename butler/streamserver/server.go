@@ -16,7 +16,8 @@
 //
 // # Limits
 //
-// A handshake has 30 seconds. There are at most 1,024 at once; others wait in the system's queue, and are not lost. Those with a
+// A handshake has 30 seconds. There are at most 1,024 at once; up to 16,384 connections wait for their turn here, and further ones in
+// the system's queue. That is shorter, and programs that do not wait for it get an error when it is full. Those with a
 // large header take turns, so that memory is bounded as well. There is no limit of streams.
 //
 // # Who may connect
@@ -42,12 +43,13 @@ type limits struct {
 	// handshake is how long a handshake may take; closing, after Close. lastLook is how much longer it takes if nobody has looked
 	// what is there, as may be on a busy machine.
 	handshake, closing, lastLook time.Duration
-	// handshakes is how many of them there are at once.
-	handshakes int
+	// handshakes is how many of them there are at once, waiting how many connections may wait for one.
+	handshakes, waiting int
 }
 
 var defaultLimits = limits{
-	handshake: 30 * time.Second, closing: 2 * time.Second, lastLook: 500 * time.Millisecond, handshakes: 1024,
+	handshake: 30 * time.Second, closing: 2 * time.Second, lastLook: 500 * time.Millisecond,
+	handshakes: 1024, waiting: 16 << 10,
 }
 
 const (
@@ -72,8 +74,8 @@ type Server struct {
 	log      *slog.Logger
 	listener listener
 
-	// slots has an element for each handshake, large one for each large handshake.
-	slots, large chan struct{}
+	// large has an element for each large handshake.
+	large chan struct{}
 	// closing is closed by Close.
 	closing    chan struct{}
 	close      func()
@@ -81,7 +83,11 @@ type Server struct {
 	handshakes sync.WaitGroup
 
 	mu sync.Mutex
-	// pending are the connections without a complete handshake.
+	// waiting are the connections that have not begun their handshake, room tells that there are fewer.
+	waiting []net.Conn
+	room    sync.Cond
+	// workers counts those who do handshakes, pending has their connections.
+	workers int
 	pending map[net.Conn]struct{}
 	// queue are the streams for Next, which waits for change. complete says that there will be no more.
 	queue    []*stream
@@ -122,7 +128,6 @@ func newServer(c Config, l limits) *Server {
 		config:  c,
 		limits:  l,
 		log:     c.Logger,
-		slots:   make(chan struct{}, l.handshakes),
 		large:   make(chan struct{}, maxLarge),
 		closing: make(chan struct{}),
 		pending: make(map[net.Conn]struct{}),
@@ -131,6 +136,7 @@ func newServer(c Config, l limits) *Server {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.change.L = &s.mu
+	s.room.L = &s.mu
 	s.close = sync.OnceFunc(s.shut)
 	return s
 }
@@ -177,17 +183,48 @@ func (s *Server) isClosing() bool {
 	}
 }
 
-// start begins a handshake.
+// start sees to it that a connection has its handshake. It waits while too many do.
 func (s *Server) start(conn net.Conn) {
-	s.slots <- struct{}{} // freed in time, see limits
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.workers == s.limits.handshakes && len(s.waiting) == s.limits.waiting {
+		s.room.Wait() // not for ever, since handshakes are limited
+	}
+	if s.workers == s.limits.handshakes {
+		s.waiting = append(s.waiting, conn)
+		return
+	}
+	s.workers++
+	s.begin(conn)
+	s.handshakes.Go(func() {
+		for conn := conn; conn != nil; conn = s.nextWaiting() {
+			s.handshake(conn)
+		}
+	})
+}
+
+// begin makes a handshake one that is under way. s.mu is held.
+func (s *Server) begin(conn net.Conn) {
 	s.pending[conn] = struct{}{}
 	s.setLimit(conn)
-	s.mu.Unlock()
-	s.handshakes.Go(func() {
-		defer func() { <-s.slots }()
-		s.handshake(conn)
-	})
+}
+
+// nextWaiting returns the next connection for a worker, or nil if it is not needed any more.
+func (s *Server) nextWaiting() net.Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiting) == 0 {
+		s.workers--
+		return nil
+	}
+	conn := s.waiting[0]
+	s.waiting[0] = nil
+	if s.waiting = s.waiting[1:]; len(s.waiting) == 0 {
+		s.waiting = nil
+	}
+	s.room.Signal()
+	s.begin(conn)
+	return conn
 }
 
 // setLimit limits the rest of a handshake. s.mu is held.

@@ -27,7 +27,7 @@ import (
 )
 
 // quick are limits for tests in which something has to run into them.
-var quick = limits{handshake: 100 * time.Millisecond, closing: 100 * time.Millisecond, lastLook: 10 * time.Millisecond, handshakes: 1024}
+var quick = limits{handshake: 100 * time.Millisecond, closing: 100 * time.Millisecond, lastLook: 10 * time.Millisecond, handshakes: 1024, waiting: 1}
 
 func serve(t *testing.T, address string, c Config, l limits) *Server {
 	t.Helper()
@@ -440,7 +440,7 @@ func TestEverybodyInTheQueueIsServed(t *testing.T) {
 	everywhere(t, func(t *testing.T, address string) {
 		const clients = 500
 		l := defaultLimits
-		l.handshake, l.closing, l.handshakes = time.Hour, time.Hour, 1
+		l.handshake, l.closing, l.handshakes, l.waiting = time.Hour, time.Hour, 1, clients/3
 		s := newServer(Config{}, l)
 		inner, err := listen(address, s.log)
 		if err != nil {
