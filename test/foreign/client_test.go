@@ -70,11 +70,18 @@ func dial(t testing.TB, endpoint string, opts ...grpc.DialOption) *client {
 	return &client{t, ctx, conn}
 }
 
+// server is the one that is tested, with its data.
+type server struct {
+	*testkit.Server
+	data string
+}
+
 // serve starts the server and connects to it.
-func serve(t *testing.T) (*testkit.Server, *client) {
+func serve(t *testing.T) (*server, *client) {
 	t.Helper()
-	s := testkit.NewHouse(t).Serve()
-	return s, dial(t, s.URL)
+	h := testkit.NewHouse(t)
+	s := h.Serve()
+	return &server{s, h.Data}, dial(t, s.URL)
 }
 
 // with returns the client with another context.
