@@ -453,3 +453,36 @@ func TestFutureTimestamp(t *testing.T) {
 		t.Fatal(got)
 	}
 }
+
+func TestAbandon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(Config{Delay: time.Second})
+		text := register(t, b, "a", logpb.StreamType_TEXT)
+		binary := register(t, b, "b", logpb.StreamType_BINARY)
+		write(t, text, []byte("one\ntwo"))
+		write(t, binary, []byte("data"))
+		// Whoever reads is somewhere between Buffer and Commit.
+		buf, err := text.Buffer(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.Abandon("\nnote\n")
+		text.Abandon("again")
+		binary.Abandon("")
+		n := copy(buf, "too late")
+		text.Commit(n)
+		if _, err := text.Buffer(t.Context()); !errors.Is(err, ErrClosed) {
+			t.Errorf("%v", err)
+		}
+		expect(t, b, "a: [one$two$note$] end 0, b: [data] end 0, ended a, ended b")
+		text.Close()
+		binary.Close()
+		b.Flush()
+		if _, err := b.Next(t.Context()); !errors.Is(err, io.EOF) {
+			t.Error(err)
+		}
+		if b.mem.used != 0 {
+			t.Errorf("%d bytes of memory are still in use", b.mem.used)
+		}
+	})
+}
