@@ -83,6 +83,7 @@ type Broker struct {
 	metrics *metrics
 	buffers bufferPool
 	keeper  *keeper
+	paused  pausedReaders
 	// listedHub wakes readers when the stores of a journal have been listed.
 	listedHub wake.Hub[protocol.Journal]
 
@@ -172,6 +173,7 @@ func (b *Broker) Close(ctx context.Context) error {
 	idle := make(chan struct{})
 	go func() {
 		b.calls.Wait()
+		b.paused.close()
 		b.keeper.stop()
 		close(idle)
 	}()

@@ -47,12 +47,22 @@ func (l *localContent) Read(p []byte) (int, error) {
 
 // storedContent reads what a store holds.
 type storedContent struct {
-	io.Reader
+	*bufio.Reader
+	path          string // of the fragment's file, with its store
+	at, end       protocol.Offset
+	rest          int64 // of what was asked for
 	file, decoder io.Closer
 	release       func()
-	// check is read to its end after the last byte, which is not returned unless all of the content has the fragment's sum.
-	check io.Reader
-	rest  int64
+	// verified says that what is read is verified at the fragment's end.
+	verified bool
+
+	// cancel ends the connection to the store; detach unbinds that from the caller's context.
+	cancel context.CancelFunc
+	detach func() bool
+	// paused keeps the reader when it stops before the fragment's end; nil does not.
+	paused *pausedReaders
+	failed bool
+	expire *time.Timer
 }
 
 // openStored opens a fragment in a store. Content in no codec is read from where it is wanted. All that is read from its
@@ -61,26 +71,37 @@ func (b *Broker) openStored(ctx context.Context, f *protocol.Fragment, from, to 
 	if b.stores == nil {
 		return nil, fault.New(fault.Precondition, "read from %s: this broker uses no stores", f.GetBackingStore())
 	}
+	path := f.GetBackingStore() + " " + f.ContentPath()
+	if c := b.paused.take(path, from); c != nil {
+		if c.seek(ctx, from, to) == nil {
+			return c, nil
+		}
+		c.shutQuietly() // the store has ended it
+	}
 	st, err := b.stores.Acquire(ctx, protocol.FragmentStore(f.GetBackingStore()))
 	if err != nil {
 		return nil, err
 	}
-	c := &storedContent{release: st.Release, rest: int64(to - from)}
+	c := &storedContent{path: path, at: protocol.Offset(f.GetBegin()), end: protocol.Offset(f.GetEnd()), release: st.Release}
+	// A reader that is paused outlives the call.
+	var whole context.Context
+	whole, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.Close())
+			err = errors.Join(fmt.Errorf("read %s from %s: %w", f.ContentPath(), f.GetBackingStore(), err), c.shut())
 		}
 	}()
-	skip := int64(from) - f.GetBegin()
-	if f.GetCompressionCodec() == protocol.CompressionCodec_NONE && skip > 0 {
-		file, err := st.Get(ctx, f, skip, c.rest)
+	if f.GetCompressionCodec() == protocol.CompressionCodec_NONE && to-from < c.end-c.at {
+		file, err := st.Get(ctx, f, int64(from-c.at), int64(to-from))
 		if err != nil {
 			return nil, err
 		}
-		c.file, c.Reader = file, file
-		return c, nil
+		c.file, c.Reader, c.at = file, bufio.NewReader(file), from
+		return c, c.seek(ctx, from, to)
 	}
-	file, err := st.Get(ctx, f, 0, -1)
+	stop := context.AfterFunc(ctx, c.cancel)
+	defer stop()
+	file, err := st.Get(whole, f, 0, -1)
 	if err != nil {
 		return nil, err
 	}
@@ -95,17 +116,27 @@ func (b *Broker) openStored(ctx context.Context, f *protocol.Fragment, from, to 
 	}
 	decoder, err := fragment.NewReader(raw, codec)
 	if err != nil {
-		return nil, fmt.Errorf("read %s from %s: %w", f.ContentPath(), f.GetBackingStore(), err)
+		return nil, err
 	}
-	c.decoder = decoder
-	c.Reader = fragment.Verify(decoder, f)
-	if _, err := io.CopyN(io.Discard, c.Reader, skip); err != nil {
-		return nil, fmt.Errorf("read %s from %s: %w", f.ContentPath(), f.GetBackingStore(), early(err))
+	c.decoder, c.verified, c.paused = decoder, true, &b.paused
+	c.Reader = bufio.NewReader(fragment.Verify(decoder, f))
+	return c, c.seek(ctx, from, to)
+}
+
+// seek has the reader go on at an offset, which is not before where it is, up to another.
+func (c *storedContent) seek(ctx context.Context, from, to protocol.Offset) error {
+	c.detach = context.AfterFunc(ctx, c.cancel)
+	n, err := io.CopyN(io.Discard, c.Reader, int64(from-c.at))
+	c.at += protocol.Offset(n)
+	if err == nil {
+		_, err = c.Peek(1)
 	}
-	if int64(to) == f.GetEnd() {
-		c.check = c.Reader
+	if err != nil {
+		c.failed = true
+		return early(err)
 	}
-	return c, nil
+	c.rest = int64(to - from)
+	return nil
 }
 
 // early makes an end that comes too early a loss of data.
@@ -124,31 +155,46 @@ func (c *storedContent) Read(p []byte) (int, error) {
 	p = p[:min(int64(len(p)), c.rest)]
 	n, err := io.ReadFull(c.Reader, p)
 	c.rest -= int64(n)
-	if err != nil {
-		return n, early(err)
-	}
-	if c.rest == 0 && c.check != nil {
-		if k, err := c.check.Read(make([]byte, 1)); k != 0 || !errors.Is(err, io.EOF) {
-			if err == nil || errors.Is(err, io.EOF) {
-				err = fault.New(fault.DataLoss, "there is more content than the fragment's")
-			}
-			return 0, err
+	c.at += protocol.Offset(n)
+	if err == nil && c.verified && c.at == c.end {
+		// The last bytes are not returned unless all of the content has the fragment's sum.
+		if _, end := c.Peek(1); end == nil {
+			n, err = 0, fault.New(fault.DataLoss, "there is more content than the fragment's")
+		} else if !errors.Is(end, io.EOF) {
+			n, err = 0, end
 		}
+	}
+	if err != nil {
+		c.failed = true
+		return n, early(err)
 	}
 	return n, nil
 }
 
-// Close ends the use of the store.
+// Close ends the use of the reader, or lets it pause.
 func (c *storedContent) Close() error {
+	alive := c.detach()
+	if alive && c.paused != nil && !c.failed && c.rest == 0 && c.at < c.end && c.paused.put(c) {
+		return nil
+	}
+	return c.shut()
+}
+
+// shut ends the use of the store.
+func (c *storedContent) shut() error {
 	var errs []error
 	for _, closer := range []io.Closer{c.decoder, c.file} {
 		if closer != nil {
 			errs = append(errs, closer.Close())
 		}
 	}
+	c.cancel()
 	c.release()
 	return errors.Join(errs...)
 }
+
+// shutQuietly ends a reader of which everything wanted has been read.
+func (c *storedContent) shutQuietly() { _ = c.shut() }
 
 // lose notes that a store does not have a fragment any more, so that readers jump over it. It reports whether it could: the
 // stores of the journal may be others by now, and then nobody looks after that one.

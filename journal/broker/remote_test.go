@@ -242,6 +242,22 @@ func TestRangedReads(t *testing.T) {
 		if gets != 1 || sent > size {
 			t.Errorf("%s: %d bytes cost %d requests, %d bytes", journal, size-piece, gets, sent)
 		}
+		// Piece by piece, as a client does that asks for ranges. Compressed content is fetched once all the same.
+		seen.reset()
+		var all []byte
+		for at := int64(0); at < size; at += piece {
+			got, _ := c.read(&protocol.ReadRequest{Journal: journal, Offset: at, EndOffset: at + piece}, 0)
+			all = append(all, got...)
+		}
+		if !bytes.Equal(all, content) {
+			t.Errorf("%s: other content in pieces", journal)
+		}
+		seen.mu.Lock()
+		gets, sent = len(seen.gets), seen.sent
+		seen.mu.Unlock()
+		if sent > size {
+			t.Errorf("%s: %d bytes in pieces cost %d requests, %d bytes", journal, size, gets, sent)
+		}
 	}
 }
 
