@@ -25,6 +25,7 @@ import (
 	"github.com/daybook-dev/daybook/butler"
 	"github.com/daybook-dev/daybook/butler/bootstrap"
 	"github.com/daybook-dev/daybook/butler/output/memory"
+	"github.com/daybook-dev/daybook/butler/redact"
 	"github.com/daybook-dev/daybook/butler/streamserver"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -42,6 +43,8 @@ type host struct {
 	butler *butler.Butler
 	env    bootstrap.Environment
 
+	secrets redact.Set
+
 	mu       sync.Mutex
 	redacted []string
 }
@@ -53,13 +56,13 @@ func startHost(t *testing.T, address string) *host {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.redacted = append(h.redacted, value)
-		return nil
+		return h.secrets.Add(value)
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.env = bootstrap.New(server.Address(), h.out.URLConstructionEnv())
-	if h.butler, err = butler.New(context.Background(), butler.Config{Output: &h.out}); err != nil {
+	if h.butler, err = butler.New(context.Background(), butler.Config{Output: &h.out, Redact: &h.secrets}); err != nil {
 		t.Fatal(err)
 	}
 	h.butler.AddStreamServer(server)
@@ -311,6 +314,40 @@ func TestShell(t *testing.T) {
 				h.want(t, streamproto.Flags{Name: ns + "/tee", Tags: tags}, []byte("both\n"))
 			}
 		})
+	}
+}
+
+// A value that a program has added is in no stream, however it is written, and whoever writes it.
+func TestRedaction(t *testing.T) {
+	h := startHost(t, "")
+	client, err := streamclient.New(h.env.Address, "go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := client.NewStream(t.Context(), "before")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.AddRedaction(t.Context(), "hunter22"); err != nil {
+		t.Fatal(err)
+	}
+	h.run(t, nil, "python3", "-c", "import daybook_stream\ndaybook_stream.add_redaction('s3cr3t')")
+	for _, piece := range []string{"a hun", "ter22, an s3cr", "3t\n"} {
+		if _, err := before.Write([]byte(piece)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := before.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.run(t, nil, "python3", "-c", "import daybook_stream\ndaybook_stream.open_text('out').write('a hunter22, an s3cr3t\\n')")
+	h.finish(t)
+	want := "a " + redact.Mask + ", an " + redact.Mask + "\n"
+	for _, name := range []types.StreamName{"go/before", "ns/out"} {
+		s := h.out.Stream(name)
+		if s == nil || string(s.Data) != want {
+			t.Errorf("stream %s is %+v, want %q", name, s, want)
+		}
 	}
 }
 
