@@ -16,6 +16,8 @@ import (
 
 const (
 	maxMessage = 16 << 20
+	// window is how much of a stream may be on its way to a reader.
+	window = 1 << 20
 	// maxReconnect is the longest wait before another attempt to connect.
 	maxReconnect = 5 * time.Second
 )
@@ -69,8 +71,10 @@ func Dial(endpoint pb.Endpoint, cfg DialConfig) (*Client, error) {
 			MinConnectTimeout: maxReconnect,
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-		// A reader that does not read must not hold up the others of its connection.
+		// A reader that does not read must not hold up the others of its connection. With this a stream's window is fixed, too,
+		// at 64 KiB unless it is given.
 		grpc.WithInitialConnWindowSize(math.MaxInt32),
+		grpc.WithInitialWindowSize(window),
 	)...)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "connect to %s: %w", endpoint, err)

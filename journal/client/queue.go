@@ -231,14 +231,16 @@ func (q *queue) await(deps OpFutures) error {
 
 // send makes one attempt.
 func (q *queue) send(p *AsyncAppend) (*pb.AppendResponse, error) {
-	buf := chunks.Get().(*[chunkSize]byte)
-	defer chunks.Put(buf)
-
 	a := NewAppender(q.service.ctx, q.service.RoutedJournalClient, p.request)
 	r, err := p.file.read()
 	if err != nil {
 		return a.Response, err
 	}
+	if p.file.contentLength() <= maxPipelined/2 {
+		return q.sendSmall(p, r)
+	}
+	buf := chunks.Get().(*[chunkSize]byte)
+	defer chunks.Put(buf)
 	for {
 		chunk, err := r.next(buf[:])
 		if err != nil {
@@ -251,6 +253,23 @@ func (q *queue) send(p *AsyncAppend) (*pb.AppendResponse, error) {
 		if _, err := a.Write(chunk); err != nil {
 			return a.Response, err
 		}
+	}
+}
+
+// sendSmall sends content that takes half of a small buffer at most, which leaves room for what is between it in the file.
+func (q *queue) sendSmall(p *AsyncAppend, r *recordReader) (*pb.AppendResponse, error) {
+	small := smalls.Get().(*[maxPipelined]byte)
+	n := 0
+	for {
+		chunk, err := r.next(small[n:])
+		if err != nil {
+			smalls.Put(small)
+			return new(pb.AppendResponse), err
+		}
+		if len(chunk) == 0 {
+			return appendSmall(q.service.ctx, q.service.RoutedJournalClient, p.request, small, n)
+		}
+		n += len(chunk)
 	}
 }
 
