@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -430,6 +431,27 @@ func TestSuspend(t *testing.T) {
 	}
 	expect(resume, protocol.Status_OK, "y")
 	level(protocol.JournalSpec_Suspend_NONE)
+}
+
+// The offset of a suspension is the least one of the next append, also where it was written by hand, and what the broker
+// does not know of a spec stays in it.
+func TestSuspendOffset(t *testing.T) {
+	c := one(t)
+	s := spec("test/journal")
+	s.Suspend = &protocol.JournalSpec_Suspend{Level: protocol.JournalSpec_Suspend_FULL, Offset: 500}
+	unknown := protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 7)
+	s.ProtoReflect().SetUnknown(unknown)
+	c.apply(&protocol.ApplyRequest_Change{Upsert: s, ExpectModRevision: -1})
+	if resp := c.mustAppend("test/journal", "x"); resp.GetCommit().GetBegin() != 500 {
+		t.Errorf("resumed at %v", resp.GetCommit())
+	}
+	got := c.log.Specs().Get("test/journal")
+	if got.GetSuspend().GetLevel() != protocol.JournalSpec_Suspend_NONE || !bytes.Equal(got.ProtoReflect().GetUnknown(), unknown) {
+		t.Errorf("the spec is %v", got.JournalSpec)
+	}
+	if content, metas := c.read(&protocol.ReadRequest{Journal: "test/journal"}, 0); string(content) != "x" || metas[0].GetOffset() != 500 {
+		t.Errorf("read %q, %v", content, metas)
+	}
 }
 
 func TestBlockingRead(t *testing.T) {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/daybook-dev/daybook/internal/bucket"
+	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
 	"github.com/daybook-dev/daybook/journal/protocol"
 )
@@ -53,6 +55,55 @@ func put(b *bucket.Mem, name string, begin int64, content string) {
 		CompressionCodec: protocol.CompressionCodec_NONE,
 	}
 	b.SetBytes(f.ContentPath(), []byte(content))
+}
+
+// TestListings checks what becomes of listings: of equal fragments the last store's counts, several that cover one together do
+// not hide it, one that fails changes nothing, and one without a fragment takes it away.
+func TestListings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bucket.NewMem("b")
+		s := newStill(t, b)
+		put(b, "x/test/a", 0, "equal")
+		put(b, "y/test/a", 0, "equal")
+		put(b, "y/test/a", 5, "other")
+		s.create("test/a", func(f *protocol.JournalSpec_Fragment) {
+			f.Stores, f.RefreshInterval = []string{"s3://bucket/x/", "s3://bucket/y/"}, durationpb.New(10*time.Minute)
+		})
+		expect := func(what string, want ...indexed) {
+			t.Helper()
+			time.Sleep(11 * time.Minute)
+			v, err := s.view(t.Context(), "test/a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := v.all()
+			if len(all) != len(want) {
+				t.Fatalf("%s: %v", what, all)
+			}
+			for i, f := range all {
+				if f.Begin != want[i].Begin || f.End != want[i].End || f.Store != want[i].Store {
+					t.Errorf("%s: %v, want %v", what, f, want[i])
+				}
+			}
+		}
+		in := func(begin, end protocol.Offset, store protocol.FragmentStore) indexed {
+			return indexed{StoredFragment: engine.StoredFragment{Fragment: engine.Fragment{Begin: begin, End: end}, Store: store}}
+		}
+		expect("two stores", in(0, 5, "s3://bucket/y/"), in(5, 10, "s3://bucket/y/"))
+		b.SetFault(func(op bucket.Op, _ string) error { return fault.New(fault.Transient, "the store is down") })
+		put(b, "x/test/a", 0, "equalother")
+		expect("a failure", in(0, 5, "s3://bucket/y/"), in(5, 10, "s3://bucket/y/"))
+		b.SetFault(nil)
+		expect("a larger fragment", in(0, 10, "s3://bucket/x/"))
+		for _, key := range b.Keys() {
+			if strings.HasPrefix(key, "x/test/a/") {
+				if err := b.Delete(t.Context(), key); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		expect("a store without anything", in(0, 5, "s3://bucket/y/"), in(5, 10, "s3://bucket/y/"))
+	})
 }
 
 // TestGaps reads over what is missing. Where it is known why, and before the first fragment, readers jump at once. What may be on

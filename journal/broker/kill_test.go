@@ -39,7 +39,7 @@ const childDir = "DAYBOOK_TEST_BROKER"
 func serveChild(dir string) error {
 	ctx := context.Background()
 	log, err := disklog.Open(ctx, filepath.Join(dir, "data"), disklog.Options{
-		SegmentSize: 4 << 20, OpenFiles: 4, AdoptSize: 1 << 20, CheckpointInterval: 50 * time.Millisecond,
+		SegmentSize: 1 << 20, OpenFiles: 4, AdoptSize: 1 << 20, CheckpointInterval: 50 * time.Millisecond,
 	})
 	if err != nil {
 		return err

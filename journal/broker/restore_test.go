@@ -155,11 +155,23 @@ func TestRecreated(t *testing.T) {
 		}
 	}
 	c.awaitStored("test/stored", 3000)
+	streaming, err := c.client.Append(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = streaming.Send(&protocol.AppendRequest{Journal: "test/local"})
+	for range 3 { // more than fits any window, so that the broker has surely begun to take it
+		_ = streaming.Send(&protocol.AppendRequest{Content: make([]byte, 1<<20)})
+	}
 	c.apply(
 		&protocol.ApplyRequest_Change{Delete: "test/local", ExpectModRevision: -1}, &protocol.ApplyRequest_Change{Delete: "test/stored", ExpectModRevision: -1},
 	)
 	for _, s := range specs {
 		c.createStored(s)
+	}
+	_ = streaming.Send(new(protocol.AppendRequest))
+	if resp, err := streaming.CloseAndRecv(); err != nil || resp.GetStatus() != protocol.Status_JOURNAL_NOT_FOUND {
+		t.Errorf("an append that was begun before: %v, %v", resp, err)
 	}
 	for range 2 {
 		resp, err := c.append(&protocol.AppendRequest{Journal: "test/local"})

@@ -33,6 +33,8 @@ func Test(t *testing.T, newOpener func(t *testing.T) Opener) {
 		"Empty":          testEmpty,
 		"Staged":         testStaged,
 		"Roll":           testRoll,
+		"FirstFragment":  testFirstFragment,
+		"Fragments":      testFragments,
 		"Specs":          testSpecs,
 		"Recreate":       testRecreate,
 		"Trim":           testTrim,
@@ -333,6 +335,90 @@ func testRoll(t *testing.T, open Opener) {
 	if got := Content(t, e, "test/a"); len(got) != 40 {
 		t.Fatalf("content: %q", got)
 	}
+}
+
+// testFirstFragment checks that the fragment at the lowest offset of a journal is finished after its first append, whatever was
+// before it: nothing, content that was dropped, or a head that was moved.
+func testFirstFragment(t *testing.T, open Opener) {
+	e := open(t)
+	defer Close(t, e)
+	Create(t, e, "test/a")
+	expect := func(what string, finished int, begin, head protocol.Offset) {
+		t.Helper()
+		if s := State(t, e, "test/a"); len(s.Finished) != finished || s.Open.Begin != begin || s.Head != head {
+			t.Errorf("%s: %+v", what, s)
+		}
+	}
+	Must(t, e, "test/a", Append("one"))
+	expect("the first append", 0, 0, 3)
+	Must(t, e, "test/a", Append("two"))
+	Must(t, e, "test/a", Append("three"))
+	expect("more of them", 1, 3, 11)
+
+	force := Append("")
+	force.Roll.Force = true
+	Must(t, e, "test/a", force)
+	if err := e.Trim(t.Context(), "test/a", 11); err != nil {
+		t.Fatal(err)
+	}
+	expect("without content", 0, 11, 11)
+	Must(t, e, "test/a", Append("four"))
+	Must(t, e, "test/a", Append("five"))
+	Must(t, e, "test/a", Append("six"))
+	expect("after that", 1, 15, 22)
+
+	reset := Append("")
+	reset.Offset, reset.Floor = 100, 100
+	Must(t, e, "test/a", reset)
+	expect("with the head moved", 2, 100, 100)
+	Must(t, e, "test/a", Append("seven"))
+	Must(t, e, "test/a", Append("eight"))
+	expect("behind a gap there is no first fragment", 2, 100, 110)
+}
+
+// testFragments checks what is kept of a fragment: its codec from the first append on, the times of its appends, and the postfix
+// that its journal's registers give it when it is finished.
+func testFragments(t *testing.T, open Opener) {
+	e := open(t)
+	Create(t, e, "test/a")
+	at := func(second int64, content string, codec protocol.CompressionCodec) *engine.Append {
+		a := Append(content)
+		a.Now, a.Roll.Codec = time.Unix(second, 0), codec
+		a.Union = protocol.MustLabelSet("at", fmt.Sprint(second))
+		a.Roll.Postfix = func(f engine.Fragment, registers *protocol.LabelSet) string {
+			return fmt.Sprintf("%d-%d-%s", f.Begin, f.End, registers.ValueOf("at"))
+		}
+		return a
+	}
+	Must(t, e, "test/a", at(1000, "first", protocol.CompressionCodec_GZIP))
+	Must(t, e, "test/a", at(2000, "second", protocol.CompressionCodec_GZIP))
+	// Neither another codec nor a clock that goes back changes the fragment.
+	if res := Must(t, e, "test/a", at(1500, "third", protocol.CompressionCodec_ZSTANDARD)); res.Codec != protocol.CompressionCodec_GZIP {
+		t.Errorf("an append in %v", res.Codec)
+	}
+	last := at(3000, "fourth", protocol.CompressionCodec_ZSTANDARD)
+	last.Roll.Force = true
+	Must(t, e, "test/a", last)
+	fragment := func(content string, begin protocol.Offset, codec protocol.CompressionCodec, first, last int64, postfix string) engine.Fragment {
+		return engine.Fragment{
+			Begin: begin, End: begin + protocol.Offset(len(content)), Sum: sha1.Sum([]byte(content)), Codec: codec,
+			FirstAppend: first, LastAppend: last, Postfix: postfix,
+		}
+	}
+	want := []engine.Fragment{
+		fragment("first", 0, protocol.CompressionCodec_GZIP, 1000, 1000, "0-5-1000"),
+		fragment("secondthird", 5, protocol.CompressionCodec_GZIP, 2000, 2000, "5-16-1500"),
+		fragment("fourth", 16, protocol.CompressionCodec_ZSTANDARD, 3000, 3000, ""),
+	}
+	for range 2 {
+		s := State(t, e, "test/a")
+		if diff := cmp.Diff(want, append(append([]engine.Fragment(nil), s.Finished...), s.Open)); diff != "" {
+			t.Errorf("fragments (-want +got):\n%s", diff)
+		}
+		Close(t, e)
+		e = open(t)
+	}
+	Close(t, e)
 }
 
 func testSpecs(t *testing.T, open Opener) {
