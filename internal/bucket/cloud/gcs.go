@@ -113,6 +113,10 @@ func (b *gcsBucket) do(ctx context.Context, method, address string, header http.
 		return nil, err
 	}
 	req.ContentLength = size
+	if part, ok := body.(*io.SectionReader); ok {
+		// It can be sent again if the server has closed the connection meanwhile.
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(part, 0, size)), nil }
+	}
 	if header != nil {
 		req.Header = header
 	}
