@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
@@ -30,6 +31,7 @@ type Appender struct {
 	stream pb.Journal_AppendClient
 	cancel context.CancelFunc
 	chunk  pb.AppendRequest
+	chunks chunking
 	sent   prometheus.Counter
 }
 
@@ -51,9 +53,11 @@ func (a *Appender) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	a.chunk.Content = p
+	began := time.Now()
 	err := a.stream.Send(&a.chunk)
 	a.chunk.Content = nil
 	if err == nil {
+		a.chunks.sent(len(p), time.Since(began))
 		a.sent.Add(float64(len(p)))
 		return len(p), nil
 	}
@@ -159,9 +163,6 @@ func answered(rjc pb.RoutedJournalClient, req *pb.AppendRequest, resp *pb.Append
 	return errorOfStatus(resp.Status)
 }
 
-// chunkSize is the most bytes of content in a message. Larger ones save little and come closer to the limit of brokers.
-const chunkSize = 512 << 10
-
 var (
 	chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 	// smalls has buffers for content that may share a stream with that of others.
@@ -210,7 +211,7 @@ func appendOnce(ctx context.Context, rjc pb.RoutedJournalClient, req *pb.AppendR
 	defer chunks.Put(buf)
 	var failed error // of the append
 	err = readContent(content, func(r io.ReaderAt, pos int64) (int, error) {
-		n, err := r.ReadAt(buf[:], pos)
+		n, err := r.ReadAt(buf[:a.chunks.size()], pos)
 		if n != 0 {
 			if _, failed = a.Write(buf[:n]); failed != nil {
 				return n, failed

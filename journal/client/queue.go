@@ -242,7 +242,7 @@ func (q *queue) send(p *AsyncAppend) (*pb.AppendResponse, error) {
 	buf := chunks.Get().(*[chunkSize]byte)
 	defer chunks.Put(buf)
 	for {
-		chunk, err := r.next(buf[:])
+		chunk, err := r.next(buf[:a.chunks.size()])
 		if err != nil {
 			a.Abort()
 			return a.Response, err

@@ -1,0 +1,29 @@
+package client
+
+import "time"
+
+const (
+	// chunkSize is the most bytes of content in a message. Larger ones save little and come closer to the limit of brokers.
+	chunkSize = 512 << 10
+	// minChunk is what every broker gets in time that gets anything in time: half a second's worth of the least rate they demand.
+	minChunk = 32 << 10
+	// chunkTime is how long a message should take. Brokers count whole messages, and cut off an append of which they have got
+	// too little for a second.
+	chunkTime = 200 * time.Millisecond
+)
+
+// chunking finds how large messages may be for a connection of unknown speed. The zero value begins with small ones.
+type chunking struct{ doubled int }
+
+// size returns the size of the next message.
+func (c *chunking) size() int { return minChunk << c.doubled }
+
+// sent learns how long a message of n bytes took.
+func (c *chunking) sent(n int, took time.Duration) {
+	switch {
+	case took > chunkTime:
+		c.doubled = max(0, c.doubled-1)
+	case took < chunkTime/4 && n >= c.size() && c.size() < chunkSize:
+		c.doubled++
+	}
+}
