@@ -105,7 +105,7 @@ _daybook_via() {
     command -v "$_daybook_with" >/dev/null || continue
     case $_daybook_with in
       # Not every version knows the command, nor every nc the option that ends a stream.
-      daybook) case $(daybook stream --help 2>&1) in *--tag*) ;; *) continue ;; esac ;;
+      daybook) case $(daybook stream --help 2>&1) in *--name*) ;; *) continue ;; esac ;;
       nc) case $(nc -h 2>&1) in *-N*-U*) ;; *) continue ;; esac ;;
     esac
     _daybook_by=${DAYBOOK_STREAM_VIA:-any}
@@ -181,7 +181,10 @@ _daybook_send() (
   exec 7>&- 8>&- 9>&-
   case $LOGDOG_STREAM_SERVER_PATH,$_daybook_with in
     null*) cat >/dev/null ;;
-    *,daybook) eval "daybook stream name=$_daybook_name_,type=$_daybook_type_ $_daybook_flags" ;;
+    *,daybook)
+      unset DAYBOOK_SERVER # it would capture there by itself
+      eval "daybook stream --name=$_daybook_name_ --type=$_daybook_type_ $_daybook_flags"
+      ;;
     *)
       {
         _daybook_header "\"name\":\"${_daybook_namespace_:+${_daybook_namespace_%/}/}$_daybook_name_\",\"type\":\"$_daybook_type_\""

@@ -417,7 +417,7 @@ func TestRefusedInput(t *testing.T) {
 func TestByDaybook(t *testing.T) {
 	bin := t.TempDir()
 	const daybook = `#!/bin/sh
-if [ "$2" = --help ]; then echo "  --tag=KEY=VALUE"; exit; fi
+if [ "$2" = --help ]; then echo "  --name=NAME"; exit; fi
 for a; do printf '<%s>' "$a"; done >>"$OUT"
 cat >>"$OUT"
 exit "$CODE"
@@ -441,7 +441,7 @@ two \"lines\"
 				if err != nil {
 					t.Fatal(err)
 				}
-				want := "<stream><name=x/y,type=binary><--tag=a=it's\ntwo \"lines\"\n><--tag=b=>data\n"
+				want := "<stream><--name=x/y><--type=binary><--tag=a=it's\ntwo \"lines\"\n><--tag=b=>data\n"
 				if string(data) != want || r.code != 4 || (code == "1") != strings.Contains(r.stderr, "daybook could not") {
 					t.Errorf("%+v; daybook got %q, want %q", r, data, want)
 				}
