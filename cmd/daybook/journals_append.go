@@ -123,10 +123,10 @@ func (c *journalsAppendCmd) appendWhole(sending context.Context, e *env, jc prot
 		switch {
 		case err == nil:
 			return nil
-		case sending.Err() != nil || fault.IsTransient(err) && pause(sending, attempt) != nil:
-			return fmt.Errorf("interrupted while %s were being sent; they may have been appended all the same, so read before another attempt: %w", bytesText(n), err)
-		case !fault.IsTransient(err):
+		case isRefusal(err) || !fault.IsTransient(err):
 			return fmt.Errorf("nothing was appended: append %s to %s: %w", bytesText(n), journal, explainAppend(err, journal))
+		case pause(sending, attempt) != nil:
+			return fmt.Errorf("interrupted while %s were being sent; they may have been appended all the same, so read before another attempt: %w", bytesText(n), err)
 		}
 		e.log.Warn("append failed, trying again", "journal", journal, "attempt", attempt, "error", err)
 	}

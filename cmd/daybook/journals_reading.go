@@ -239,7 +239,7 @@ func (r *journalsReading) explain(err error) error {
 	return err
 }
 
-// isRefusal reports whether an error of a watch would come again.
+// isRefusal reports whether an error would come again, with the same request and the same token.
 func isRefusal(err error) bool {
 	switch fault.KindOf(err) {
 	case fault.Invalid, fault.Denied, fault.Unauthenticated, fault.Unimplemented:
