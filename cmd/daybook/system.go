@@ -188,6 +188,7 @@ func (s *system) serve(reg *prometheus.Registry) error {
 	s.onClose(func(context.Context) error { return s.conn.Close() })
 
 	options := append(client.ServerOptions(), grpc.WaitForHandlers(true), grpc.MaxHeaderListSize(maxHeader))
+	options = append(options, newCallMetrics(reg).options()...) // first, so that it sees what becomes of panics
 	grpcServer := grpc.NewServer(append(options, panicsAreErrors(s.Log)...)...)
 	protocol.RegisterJournalServer(grpcServer, s.journals)
 	protocol.RegisterPipelineServer(grpcServer, s.journals.Pipeline())

@@ -28,7 +28,7 @@ func token8(t testing.TB, key []byte, claims string) string {
 // scrape returns the sums of all metrics by name.
 func scrape(t testing.TB, base string) map[string]float64 {
 	t.Helper()
-	resp, err := http.Get(base + "/metrics") //nolint:noctx // the test's end is the limit
+	resp, err := http.Get(base + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestHTTP(t *testing.T) {
 				if err != nil || resp.StatusCode != http.StatusPartialContent {
 					t.Fatalf("tail %s: %v, %v", at, resp, err)
 				}
-				tail = bufio.NewReader(resp.Body) //nolint:bodyclose // goes with its connection
+				tail = bufio.NewReader(resp.Body)
 			}
 			if got, err := tail.ReadString('\n'); err != nil || got != want {
 				t.Errorf("tail %s: %q, %v", at, got, err)

@@ -34,7 +34,7 @@ func serveHere(t *testing.T, network, address string, keys string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen(network, address) //nolint:noctx // loopback
+	l, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestUnixSocket(t *testing.T) {
 			return new(net.Dialer).DialContext(ctx, "unix", dir+"/s")
 		},
 	}}
-	resp, err := byHTTP.Get("http://localhost/acme/journal") //nolint:noctx // the test's end is the limit
+	resp, err := byHTTP.Get("http://localhost/acme/journal")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -194,10 +194,10 @@ func consume(f field, typ protowire.Type, b []byte) (any, int, error) {
 		if f.kind == "bool" {
 			return protowire.DecodeBool(v), n, protowire.ParseError(min(n, 0))
 		}
-		return int(v), n, protowire.ParseError(min(n, 0)) //nolint:gosec // negative numbers travel so
+		return int(v), n, protowire.ParseError(min(n, 0))
 	case protowire.Fixed64Type:
 		v, n := protowire.ConsumeFixed64(b)
-		return int(v), n, protowire.ParseError(min(n, 0)) //nolint:gosec // bits of a digest
+		return int(v), n, protowire.ParseError(min(n, 0))
 	case protowire.Fixed32Type:
 		v, n := protowire.ConsumeFixed32(b)
 		return int(v), n, protowire.ParseError(min(n, 0))

@@ -61,8 +61,10 @@ func TestHostileClients(t *testing.T) {
 			t.Errorf("deep to %s: %v", method, err)
 		}
 	}
-	for _, name := range []string{"../../etc/passwd", "acme/../journal", "/acme/journal", "acme//journal", "acme/journal/", "acme/journal;a;b", "acme/journal;../x", "acme\x00journal",
-		"acme/journal\n", "acme/#journal", "\xff\xfe\xfd\xfc", "..", "../x", strings.Repeat("x", 513)} {
+	for _, name := range []string{
+		"../../etc/passwd", "acme/../journal", "/acme/journal", "acme//journal", "acme/journal/", "acme/journal;a;b", "acme/journal;../x", "acme\x00journal",
+		"acme/journal\n", "acme/#journal", "\xff\xfe\xfd\xfc", "..", "../x", strings.Repeat("x", 513),
+	} {
 		for method, req := range map[string]object{
 			"Read": {"journal": name}, "ListFragments": {"journal": name}, "Append": {"journal": name},
 			"Apply": {"changes": []object{{"expect_mod_revision": -1, "delete": name}}},

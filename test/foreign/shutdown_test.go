@@ -108,7 +108,7 @@ func TestShutdown(t *testing.T) {
 // connect opens a connection and says something.
 func connect(t testing.TB, addr, what string) *net.TCPConn {
 	t.Helper()
-	conn, err := net.Dial("tcp", addr) //nolint:noctx // loopback
+	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

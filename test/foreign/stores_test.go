@@ -213,6 +213,10 @@ func metricsOf(t testing.TB, base string) {
 		`gazette_store_operation_total{operation="get",status="ok",store="file:///"}`,
 		`gazette_store_operation_duration_seconds_count{operation="put",status="ok",store="file:///"}`,
 		`gazette_store_put_bytes_total{encoding="",store="file:///"}`, `gazette_store_health_check_total{status="ok",store="file:///"}`,
+		`grpc_server_started_total{grpc_method="Append",grpc_service="protocol.Journal",grpc_type="client_stream"}`,
+		`grpc_server_handled_total{grpc_code="OK",grpc_method="Apply",grpc_service="protocol.Journal",grpc_type="unary"}`,
+		`grpc_server_handled_total{grpc_code="PermissionDenied",grpc_method="FragmentStoreHealth",grpc_service="protocol.Journal",grpc_type="unary"}`,
+		`grpc_server_handled_total{grpc_code="OK",grpc_method="Read",grpc_service="protocol.Journal",grpc_type="server_stream"}`,
 		"gazette_store_active", "daybook_journal_log_sync_seconds_count", "daybook_journal_read_bytes_total", "daybook_journal_call_seconds_count",
 	} {
 		if got[name] <= 0 {
