@@ -148,6 +148,8 @@ func TestGatewayRefusals(t *testing.T) {
 		{http.MethodGet, "/journals/test/journal", "bytes=9223372036854775808-", http.StatusBadRequest},
 		{http.MethodGet, "/journals/test/journal", "lines=1-2", http.StatusBadRequest},
 		{http.MethodPut, "/journals/test/journal?offset=1", "", http.StatusBadRequest},
+		{http.MethodPut, "/journals/test/journal?a=1;b=2", "", http.StatusBadRequest},
+		{http.MethodPut, "/journals/test/journal?%zz", "", http.StatusBadRequest},
 		{http.MethodPost, "/journals/test/journal", "", http.StatusBadRequest},
 		{http.MethodDelete, "/journals/test/journal", "", http.StatusBadRequest},
 		{http.MethodOptions, "/journals/test/journal", "", http.StatusBadRequest},
@@ -340,6 +342,13 @@ func TestJSONGateway(t *testing.T) {
 		e := do(t, http.MethodOptions, base+"/v1/journals/list", nil, "Origin", origin)
 		e.expect(t, http.StatusOK, "")
 		e.header(t, "Access-Control-Allow-Origin", want)
+		code := http.StatusOK
+		if want == "" {
+			code = http.StatusForbidden
+		}
+		if e := do(t, http.MethodPost, base+"/v1/journals/read", strings.NewReader(`{"journal":"test/journal"}`), "Origin", origin, "Sec-Fetch-Site", "cross-site"); e.StatusCode != code {
+			t.Errorf("a page of %s: %d, want %d", origin, e.StatusCode, code)
+		}
 	}
 }
 
