@@ -223,9 +223,11 @@ func TestReaderErrors(t *testing.T) {
 	add(t, b, "with-eof", &source{Reader: iotest.DataErrReader(strings.NewReader("all"))})
 	add(t, b, "panic", &source{Reader: readerFunc(func([]byte) (int, error) { panic("reader") })})
 	finish(t, b)
-	for name, want := range map[types.StreamName]string{"error": "kept", "with-eof": "all", "panic": ""} {
-		if s := out.Stream(name); string(s.Data) != want || s.Terminal != 1 {
-			t.Errorf("%s: %q, terminal %d times", name, s.Data, s.Terminal)
+	for name, want := range map[types.StreamName]struct{ data, reason string }{
+		"error": {"kept", "reading it failed: broken"}, "with-eof": {"all", ""}, "panic": {"", "the Butler failed to read it"},
+	} {
+		if s := out.Stream(name); string(s.Data) != want.data || s.Terminal != 1 || s.Ended.GetReason() != want.reason {
+			t.Errorf("%s: %q, terminal %d times, %v", name, s.Data, s.Terminal, s.Ended)
 		}
 	}
 }

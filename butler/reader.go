@@ -3,6 +3,7 @@ package butler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"runtime/debug"
@@ -67,13 +68,15 @@ func (b *Butler) read(e *stream, r *reader) {
 	if b.config.WhenFull == Drop {
 		shed = newShedder(r)
 	}
+	var reason string
 	defer func() {
 		if p := recover(); p != nil {
 			b.log.Error("the reader of a stream panicked", "stream", e.name, "panic", p, "stack", string(debug.Stack()))
+			reason = "the Butler failed to read it"
 		}
 		stop()
 		r.close()
-		r.s.SetEnd(r.info(shed))
+		r.s.SetEnd(r.info(reason, shed))
 		r.s.Close()
 		b.ended(e)
 	}()
@@ -82,8 +85,11 @@ func (b *Butler) read(e *stream, r *reader) {
 	}
 	err := r.copy(b.ctx, shed)
 	switch {
-	case errors.Is(err, io.EOF), b.isStopping(), b.ctx.Err() != nil:
+	case errors.Is(err, io.EOF):
+	case b.isStopping():
+		reason = "cut off: the Butler was stopped"
 	default:
+		reason = fmt.Sprintf("reading it failed: %.500v", err)
 		b.log.Warn("a stream ended early", "stream", e.name, "error", err)
 	}
 }
@@ -113,8 +119,8 @@ func (r *reader) copy(ctx context.Context, shed *shedder) error {
 	}
 }
 
-// info returns what is to be said of the end of the stream, or nil.
-func (r *reader) info(shed *shedder) *logpb.StreamEnd {
+// info returns what is to be said of the end of the stream, or nil. The reason is empty if it ended by itself.
+func (r *reader) info(reason string, shed *shedder) *logpb.StreamEnd {
 	tags := make(map[string]string)
 	if n := r.in.Count(); n > 0 {
 		tags[RedactedTag] = strconv.FormatInt(n, 10)
@@ -122,10 +128,10 @@ func (r *reader) info(shed *shedder) *logpb.StreamEnd {
 	if shed != nil && shed.dropped > 0 {
 		tags[DroppedTag] = strconv.FormatInt(shed.dropped, 10)
 	}
-	if len(tags) == 0 {
+	if reason == "" && len(tags) == 0 {
 		return nil
 	}
-	return &logpb.StreamEnd{Tags: tags}
+	return &logpb.StreamEnd{Reason: reason, Tags: tags}
 }
 
 // close closes the stream, once.

@@ -116,11 +116,11 @@ func (b *Butler) abandon() {
 		e.ended = true
 		b.running--
 		b.abandoned.Streams = append(b.abandoned.Streams, e.name)
-		note := ""
+		reason, note := fmt.Sprintf("cut off: it did not end within %v of the end of the Butler", stopLimit), ""
 		if e.reader.s.Desc().GetStreamType() == logpb.StreamType_TEXT {
-			note = fmt.Sprintf("\n[daybook: the stream was cut off here: it did not end within %v of the end of the Butler]\n", stopLimit)
+			note = fmt.Sprintf("\n[daybook: the stream was %s]\n", reason)
 		}
-		e.reader.s.Abandon(note)
+		e.reader.s.Abandon(note, &logpb.StreamEnd{Reason: reason})
 		b.log.Error("a stream did not end in time and was cut off", "stream", e.name)
 	}
 	slices.Sort(b.abandoned.Streams)

@@ -65,7 +65,7 @@ func TestReadersThatIgnoreCloseAreCutOff(t *testing.T) {
 		if diff := cmp.Diff([]types.StreamName{"deaf", "dgram"}, cut.Streams); diff != "" {
 			t.Error(diff)
 		}
-		const note = "one\ntwo\n[daybook: the stream was cut off here: it did not end within 5s of the end of the Butler]\n"
+		const note = "one\ntwo\n[daybook: the stream was cut off: it did not end within 5s of the end of the Butler]\n"
 		for name, want := range map[types.StreamName]string{"deaf": note, "other": "all of it\n"} {
 			if s := out.Stream(name); string(s.Data) != want || s.Terminal != 1 {
 				t.Errorf("%s: %q, terminal %d times", name, s.Data, s.Terminal)
@@ -73,6 +73,14 @@ func TestReadersThatIgnoreCloseAreCutOff(t *testing.T) {
 		}
 		if s := out.Stream("dgram"); s.Terminal != 1 || len(s.Datagrams) != 1 {
 			t.Errorf("%+v", s)
+		}
+		for name, want := range map[types.StreamName]string{
+			"deaf": "cut off: it did not end within 5s of the end of the Butler", "other": "",
+			"dgram": "cut off: it did not end within 5s of the end of the Butler",
+		} {
+			if got := out.Stream(name).Ended.GetReason(); got != want {
+				t.Errorf("%s: reason %q, want %q", name, got, want)
+			}
 		}
 		close(release) // what the reader gives now is nobody's
 		synctest.Wait()
@@ -225,8 +233,12 @@ func TestWhatWasWrittenIsReadAtShutdown(t *testing.T) {
 	if err := b.Wait(); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	if got := out.Stream("s"); string(got.Data) != want || got.Terminal != 1 || !s.closed {
+	got := out.Stream("s")
+	if string(got.Data) != want || got.Terminal != 1 || !s.closed {
 		t.Errorf("%d bytes, want %d; terminal %d times, closed %v", len(got.Data), len(want), got.Terminal, s.closed)
+	}
+	if got.Ended.GetReason() != "cut off: the Butler was stopped" {
+		t.Errorf("the end is %v", got.Ended)
 	}
 	if err := b.AddStream(text(""), desc("late", 0)); !fault.Is(err, fault.Precondition) {
 		t.Errorf("a late stream: %v", err)

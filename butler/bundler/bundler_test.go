@@ -466,15 +466,19 @@ func TestAbandon(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text.Abandon("\nnote\n")
-		text.Abandon("again")
-		binary.Abandon("")
+		text.Abandon("\nnote\n", &logpb.StreamEnd{Reason: "stuck"})
+		text.Abandon("again", &logpb.StreamEnd{Reason: "again"})
+		binary.Abandon("", nil)
 		n := copy(buf, "too late")
 		text.Commit(n)
 		if _, err := text.Buffer(t.Context()); !errors.Is(err, ErrClosed) {
 			t.Errorf("%v", err)
 		}
 		expect(t, b, "a: [one$two$note$] end 0, b: [data] end 0, ended a, ended b")
+		text.SetEnd(nil)
+		if got := text.endInfo().GetReason(); got != "stuck" {
+			t.Errorf("reason %q", got)
+		}
 		text.Close()
 		binary.Close()
 		b.Flush()

@@ -216,15 +216,17 @@ func (s *Stream) Close() {
 		s.tail.release()
 		s.tail = nil
 	}
-	s.end("")
+	s.end("", nil)
 }
 
 // SetEnd says something about the end of the stream, if the receiver knows the extensions. It must be called before Close, and the
-// message, which should be small, not be changed any more.
+// message, which should be small, not be changed any more. After Abandon it does nothing.
 func (s *Stream) SetEnd(info *logpb.StreamEnd) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.info = info
+	if !s.closed {
+		s.info = info
+	}
 }
 
 func (s *Stream) endInfo() *logpb.StreamEnd {
@@ -233,14 +235,17 @@ func (s *Stream) endInfo() *logpb.StreamEnd {
 	return s.info
 }
 
-// Abandon is Close for a stream whose reader is stuck, and may be called by anybody. A note of at most 1 KiB is put behind the data.
-// Whoever fills the buffer may go on with that; nothing of it counts, and it still has to Close.
-func (s *Stream) Abandon(note string) { s.end(note) }
+// Abandon is SetEnd and Close for a stream whose reader is stuck, and may be called by anybody. A note of at most 1 KiB is put behind
+// the data. Whoever fills the buffer may go on with that; nothing of it counts, and it still has to Close.
+func (s *Stream) Abandon(note string, info *logpb.StreamEnd) { s.end(note, info) }
 
-func (s *Stream) end(note string) {
+func (s *Stream) end(note string, info *logpb.StreamEnd) {
 	s.mu.Lock()
 	was := s.closed
 	s.closed = true
+	if !was && info != nil {
+		s.info = info
+	}
 	n := 0
 	if !was && s.err == nil && note != "" {
 		blk := s.b.mem.extra()
