@@ -24,6 +24,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/daybook-dev/daybook/internal/fault"
 )
 
 const (
@@ -71,11 +73,12 @@ func (s *Set) AddPattern(expr string) error {
 }
 
 // Add adds a value of MinValue to MaxValue bytes. A value of several lines is found with either line end, without its last line
-// end, and each of its longer lines alone. Bytes that a Reader has given away are not taken back.
+// end, and each of its longer lines alone. Bytes that a Reader has given away are not taken back. Errors are of the kind fault.Invalid, or
+// fault.Exhausted when there are too many values.
 func (s *Set) Add(value string) error {
 	value = strings.Trim(value, "\r\n")
 	if n := len(value); n < MinValue || n > MaxValue {
-		return fmt.Errorf("a value to redact has %d bytes; between %d and %d are allowed", n, MinValue, MaxValue)
+		return fault.New(fault.Invalid, "a value to redact has %d bytes; between %d and %d are allowed", n, MinValue, MaxValue)
 	}
 	lines := strings.Split(strings.ReplaceAll(value, "\r\n", "\n"), "\n")
 	forms := []string{value, strings.Join(lines, "\n"), strings.Join(lines, "\r\n")}
@@ -102,7 +105,7 @@ func (s *Set) Add(value string) error {
 		}
 	}
 	if len(words) > MaxValues {
-		return fmt.Errorf("more than %d values to redact", MaxValues)
+		return fault.New(fault.Exhausted, "more than %d values to redact", MaxValues)
 	}
 	if len(words) == len(s.words) {
 		return nil
