@@ -10,7 +10,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/daybook-dev/daybook/journal/client"
 	"github.com/daybook-dev/daybook/journal/protocol"
@@ -22,36 +21,50 @@ const appendTime = 3 * time.Second
 // does: writes of a block into space that was written before, each followed by fdatasync.
 func measureAppend(r *run, clients, size int) {
 	raw := rawSyncs(r)
+	j := serveJournals(r, 1)
+	times, took := appendFor(r, j, clients, size)
+	slices.Sort(raw)
+	r.compare(fmt.Sprintf("durable appends of %d KiB", size>>10), perSecond, float64(len(times))/took, float64(len(raw))/rawTime.Seconds())
+	r.compare("p50", seconds, quantile(times, 0.50), quantile(raw, 0.50))
+	r.compare("p99", seconds, quantile(times, 0.99), quantile(raw, 0.99))
+	r.report("CPU of the server, each", seconds, j.cpu/float64(len(times)))
+}
 
-	server := r.house().Serve()
-	conn, err := grpc.NewClient(server.Addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+// measureAppendCalls compares durable appends that are each a call of its own, as all clients but ours make them, with the same
+// calls of a server that does nothing.
+func measureAppendCalls(r *run, clients, size int) {
+	idle, _ := appendFor(r, &journals{r: r, RoutedJournalClient: plainClient(r, serveFloor(r))}, clients, size)
+	j := serveJournals(r, 1)
+	j.RoutedJournalClient = plainClient(r, j.server.Addr)
+	times, took := appendFor(r, j, clients, size)
+	r.compare(fmt.Sprintf("durable appends of %d KiB", size>>10), perSecond, float64(len(times))/took, float64(len(idle))/appendTime.Seconds())
+	r.compare("p50", seconds, quantile(times, 0.50), quantile(idle, 0.50))
+	r.compare("p99", seconds, quantile(times, 0.99), quantile(idle, 0.99))
+	r.report("CPU of the server, each", seconds, j.cpu/float64(len(times)))
+}
+
+// plainClient is a client as the protocol's generated code makes it.
+func plainClient(r *run, addr string) protocol.RoutedJournalClient {
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		r.Fatalf("%v", err)
 	}
-	defer conn.Close()
-	journals := protocol.NewRoutedJournalClient(protocol.NewJournalClient(conn), protocol.NoopDispatchRouter{})
-	const journal = "bench/append"
-	_, err = client.ApplyJournals(r.ctx, journals, &protocol.ApplyRequest{Changes: []*protocol.ApplyRequest_Change{{
-		Upsert: &protocol.JournalSpec{
-			Name: journal, Replication: 1,
-			Fragment: &protocol.JournalSpec_Fragment{
-				Length:           1 << 30,
-				CompressionCodec: protocol.CompressionCodec_NONE,
-				RefreshInterval:  durationpb.New(time.Hour),
-			},
-		},
-	}}})
-	if err != nil {
-		r.Fatalf("%v", err)
-	}
+	r.Cleanup(func() { _ = conn.Close() })
+	return protocol.NewRoutedJournalClient(protocol.NewJournalClient(conn), protocol.NoopDispatchRouter{})
+}
 
+// appendFor appends to the first journal, and returns how long each append took, ascending, and all together in seconds.
+func appendFor(r *run, j *journals, clients, size int) (times []time.Duration, took float64) {
 	content := bytes.NewReader(bytes.Repeat([]byte("x"), size))
 	var (
 		wg    sync.WaitGroup
 		mu    sync.Mutex
-		times []time.Duration
 		fault error
 	)
+	if j.server != nil {
+		before := cpuSeconds(r, j.server.Pid())
+		defer func() { j.cpu = cpuSeconds(r, j.server.Pid()) - before }()
+	}
 	ctx, cancel := context.WithTimeout(r.ctx, appendTime)
 	defer cancel()
 	start := time.Now()
@@ -62,7 +75,7 @@ func measureAppend(r *run, clients, size int) {
 			for err == nil && ctx.Err() == nil {
 				before := time.Now()
 				// An append that has begun may end, so that none is counted by half.
-				_, err = client.Append(r.ctx, journals, &protocol.AppendRequest{Journal: journal}, content)
+				_, err = client.Append(r.ctx, j, &protocol.AppendRequest{Journal: journalName(0)}, content)
 				own = append(own, time.Since(before))
 			}
 			mu.Lock()
@@ -74,13 +87,10 @@ func measureAppend(r *run, clients, size int) {
 		})
 	}
 	wg.Wait()
-	took := time.Since(start).Seconds()
+	took = time.Since(start).Seconds()
 	if fault != nil {
 		r.Fatalf("%v", fault)
 	}
 	slices.Sort(times)
-	slices.Sort(raw)
-	r.compare(fmt.Sprintf("durable appends of %d KiB", size>>10), perSecond, float64(len(times))/took, float64(len(raw))/rawTime.Seconds())
-	r.compare("p50", seconds, quantile(times, 0.50), quantile(raw, 0.50))
-	r.compare("p99", seconds, quantile(times, 0.99), quantile(raw, 0.99))
+	return times, took
 }

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/daybook-dev/daybook/internal/testkit"
@@ -23,32 +21,44 @@ import (
 type journals struct {
 	r      *run
 	server *testkit.Server
+	data   string  // the server's data directory
+	cpu    float64 // seconds that the server took for the last measurement that counts them
 	protocol.RoutedJournalClient
 }
 
 // serveJournals starts a server with n journals.
 func serveJournals(r *run, n int) *journals {
-	j := &journals{r: r, server: r.house().Serve()}
-	conn, err := grpc.NewClient(j.server.Addr,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(4<<20)))
+	house := r.house()
+	j := &journals{r: r, server: house.Serve(), data: house.Data}
+	c, err := client.Dial(protocol.Endpoint(j.server.URL), client.DialConfig{})
 	if err != nil {
 		r.Fatalf("%v", err)
 	}
-	r.Cleanup(func() { _ = conn.Close() })
-	j.RoutedJournalClient = protocol.NewRoutedJournalClient(protocol.NewJournalClient(conn), protocol.NoopDispatchRouter{})
-	var changes []*protocol.ApplyRequest_Change
+	r.Cleanup(func() { _ = c.Close() })
+	j.RoutedJournalClient = c
 	for i := range n {
-		changes = append(changes, &protocol.ApplyRequest_Change{Upsert: &protocol.JournalSpec{
-			Name: journalName(i), Replication: 1,
-			Fragment: &protocol.JournalSpec_Fragment{
-				Length: 1 << 30, CompressionCodec: protocol.CompressionCodec_NONE, RefreshInterval: durationpb.New(time.Hour),
-			},
-		}})
-	}
-	if _, err := client.ApplyJournals(r.ctx, j, &protocol.ApplyRequest{Changes: changes}); err != nil {
-		r.Fatalf("%v", err)
+		j.create(specOf(i))
 	}
 	return j
+}
+
+func (j *journals) create(specs ...*protocol.JournalSpec) {
+	var changes []*protocol.ApplyRequest_Change
+	for _, s := range specs {
+		changes = append(changes, &protocol.ApplyRequest_Change{Upsert: s})
+	}
+	if _, err := client.ApplyJournals(j.r.ctx, j, &protocol.ApplyRequest{Changes: changes}); err != nil {
+		j.r.Fatalf("%v", err)
+	}
+}
+
+func specOf(i int) *protocol.JournalSpec {
+	return &protocol.JournalSpec{
+		Name: journalName(i), Replication: 1,
+		Fragment: &protocol.JournalSpec_Fragment{
+			Length: 1 << 30, CompressionCodec: protocol.CompressionCodec_NONE, RefreshInterval: durationpb.New(time.Hour),
+		},
+	}
 }
 
 func journalName(i int) string { return fmt.Sprintf("bench/journal-%04d", i) }
@@ -79,27 +89,33 @@ func measureBacklog(r *run) {
 		j.append(0, content)
 	}
 	for _, most := range []int32{0, 128 << 10} {
-		start := time.Now()
-		stream, err := j.Read(r.ctx, &protocol.ReadRequest{Journal: journalName(0), MaxContent: most})
-		if err != nil {
-			r.Fatalf("%v", err)
-		}
-		n := 0
-		for err == nil {
-			var resp *protocol.ReadResponse
-			if resp, err = stream.Recv(); err == nil {
-				n += len(resp.GetContent())
-			}
-		}
-		if !errors.Is(err, io.EOF) || n != size {
-			r.Fatalf("read %d bytes: %v", n, err)
-		}
+		took := j.readAll(most, size)
 		name := "read 1 GiB"
 		if most != 0 {
 			name += " in large messages"
 		}
-		r.report(name, bytesPerSecond, size/time.Since(start).Seconds())
+		r.report(name, bytesPerSecond, size/took)
 	}
+}
+
+// readAll reads the first journal from its beginning, in messages of at most so much content, and returns how many seconds it took.
+func (j *journals) readAll(most int32, size int64) float64 {
+	start := time.Now()
+	stream, err := j.Read(j.r.ctx, &protocol.ReadRequest{Journal: journalName(0), MaxContent: most})
+	if err != nil {
+		j.r.Fatalf("%v", err)
+	}
+	n := int64(0)
+	for err == nil {
+		var resp *protocol.ReadResponse
+		if resp, err = stream.Recv(); err == nil {
+			n += int64(len(resp.GetContent()))
+		}
+	}
+	if !errors.Is(err, io.EOF) || n != size {
+		j.r.Fatalf("read %d bytes: %v", n, err)
+	}
+	return time.Since(start).Seconds()
 }
 
 // measureWake measures the time from the start of an append until a reader that waits for it has it.
@@ -164,18 +180,11 @@ func measureWaiting(r *run) {
 	const n = 1000
 	j := serveJournals(r, 0)
 	before := residentMemory(r, j.server.Pid())
-	var changes []*protocol.ApplyRequest_Change
+	var specs []*protocol.JournalSpec
 	for i := range n {
-		changes = append(changes, &protocol.ApplyRequest_Change{Upsert: &protocol.JournalSpec{
-			Name: journalName(i), Replication: 1,
-			Fragment: &protocol.JournalSpec_Fragment{
-				Length: 1 << 30, CompressionCodec: protocol.CompressionCodec_NONE, RefreshInterval: durationpb.New(time.Hour),
-			},
-		}})
+		specs = append(specs, specOf(i))
 	}
-	if _, err := client.ApplyJournals(r.ctx, j, &protocol.ApplyRequest{Changes: changes}); err != nil {
-		r.Fatalf("%v", err)
-	}
+	j.create(specs...)
 	for i := range n {
 		j.append(i, []byte("content"))
 	}

@@ -17,8 +17,10 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/daybook-dev/daybook/internal/testkit"
+	"github.com/daybook-dev/daybook/journal/protocol"
 )
 
 // rows is the table's order.
@@ -32,19 +34,27 @@ var rows = []row{
 	{"append/8-clients", func(r *run) { measureAppend(r, 8, 1<<10) }},
 	{"append/64-clients", func(r *run) { measureAppend(r, 64, 1<<10) }},
 	{"append/64-clients-4k", func(r *run) { measureAppend(r, 64, 4<<10) }},
+	{"append/calls-1-client", func(r *run) { measureAppendCalls(r, 1, 1<<10) }},
+	{"append/calls-64-clients-4k", func(r *run) { measureAppendCalls(r, 64, 4<<10) }},
 	{"append/large", measureLargeAppend},
 	{"service/100-bytes-1-journal", func(r *run) { measureService(r, 100, 1) }},
 	{"service/100-bytes-8-journals", func(r *run) { measureService(r, 100, 8) }},
 	{"service/1-KiB-1-journal", func(r *run) { measureService(r, 1<<10, 1) }},
 	{"service/1-KiB-8-journals", func(r *run) { measureService(r, 1<<10, 8) }},
 	{"journal/backlog", measureBacklog},
+	{"fragments/plain", func(r *run) { measureFragments(r, protocol.CompressionCodec_NONE) }},
+	{"fragments/zstd", func(r *run) { measureFragments(r, protocol.CompressionCodec_ZSTANDARD) }},
 	{"journal/wake", measureWake},
 	{"journal/waiting", measureWaiting},
 }
 
 func main() {
-	if runAsStamper(os.Args[1:]) {
+	if runAsStamper(os.Args[1:]) || runAsFloor(os.Args[1:]) {
 		return
+	}
+	if os.Getenv("GOGC") == "" {
+		// The clients share the machine with what they measure, and should collect less than work.
+		debug.SetGCPercent(400)
 	}
 	runs := flag.Int("runs", 3, "how often each row is measured; the table shows medians")
 	only := flag.String("row", "", "measure only the rows that match this regular expression")
