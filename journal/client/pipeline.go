@@ -21,6 +21,9 @@ import (
 const (
 	// maxPipelined is less content than an append may have to share a stream with others.
 	maxPipelined = 64 << 10
+	// maxPipelines is how many streams a client has at most. Appends to more journals than that have RPCs of their own, so that
+	// writing a little to very many journals does not cost brokers a stream for each.
+	maxPipelines = 64
 	// maxPipelinedBatch is how much content goes into a message if it is there at once; brokers take 4 MiB.
 	maxPipelinedBatch = 1 << 20
 	// pipelineRest is how long a stream that nobody uses is kept, at least.
@@ -108,6 +111,9 @@ func (ps *pipelines) submit(journal pb.Journal, op *pipelined) error {
 		return errNotPipelined
 	}
 	p := ps.streams[journal]
+	if p == nil && len(ps.streams) >= maxPipelines {
+		return errNotPipelined
+	}
 	if p == nil || !p.add(op) {
 		p = &pipeline{pipelines: ps, journal: journal, work: make(chan struct{}, 1), waiting: make(map[uint64]*pipelined)}
 		p.ctx, p.cancel = context.WithCancel(ps.ctx)
