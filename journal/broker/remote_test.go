@@ -434,7 +434,7 @@ func TestRefusedJournal(t *testing.T) {
 	}
 }
 
-// TestWrongSize checks that what a store took in another size is stored again.
+// TestWrongSize checks that what a store took in another size is stored again, also when a listing shows it before.
 func TestWrongSize(t *testing.T) {
 	b := bucket.NewMem("b")
 	reg := prometheus.NewRegistry()
@@ -443,13 +443,21 @@ func TestWrongSize(t *testing.T) {
 	c.closers = append(c.closers, stores.Close)
 	defer c.stop()
 	var mu sync.Mutex
-	cut := 0
+	cut, listed := false, false
 	b.SetFault(func(op bucket.Op, key string) error {
+		if !strings.Contains(key, "/test/a/") {
+			return nil
+		}
 		mu.Lock()
 		defer mu.Unlock()
-		if op == bucket.OpStat && strings.Contains(key, "test/a/") && cut == 0 && b.Bytes(key) != nil {
-			cut++
+		switch {
+		case op == bucket.OpStat && !cut && b.Bytes(key) != nil:
+			cut = true
 			b.SetBytes(key, []byte("cont"))
+		case op == bucket.OpList && cut:
+			listed = true
+		case op == bucket.OpCreate && cut && !listed:
+			return fault.New(fault.Transient, "the store is down")
 		}
 		return nil
 	})
@@ -459,8 +467,12 @@ func TestWrongSize(t *testing.T) {
 	if got := b.Bytes("prefix/" + f.ContentPath()); string(got) != "content" {
 		t.Errorf("the object is %q", got)
 	}
-	if n := counted(t, reg, "daybook_journal_store_failures_total"); n != 1 || cut != 1 {
-		t.Errorf("%v attempts failed", n)
+	state, err := c.log.Load(t.Context(), "test/a")
+	if err != nil || len(state.Stored) != 1 || len(state.Finished) != 0 {
+		t.Errorf("the journal has %v, %v", state, err)
+	}
+	if n := counted(t, reg, "daybook_journal_store_failures_total"); n == 0 {
+		t.Error("the failure is not counted")
 	}
 }
 

@@ -271,28 +271,29 @@ func (u *uploads) put(ctx context.Context, spec *engine.Spec, state *engine.Stat
 	b := u.keeper.broker
 	ctx, cancel := context.WithTimeout(ctx, uploadLimit+time.Duration(f.Len()/uploadRate)*time.Second)
 	defer cancel()
+	// What a listing shows is stored again under the same path, unless it is right: it may be what a failure left.
 	if !shelf.has(f) {
 		if _, err := engine.PathPostfix(spec.JournalSpec, f.Fragment, state.Registers); err != nil && f.Postfix == "" {
 			b.logger.Warn("a fragment is stored without a path postfix", "journal", spec.GetName(), "begin", f.Begin, "error", err)
 		}
-		st, err := b.stores.Acquire(ctx, f.Store)
-		if err != nil {
-			return fault.Wrap(fault.Transient, err) // the fragment is well
-		}
-		defer st.Release()
-		content, err := b.pack(ctx, protocol.Journal(spec.GetName()), f.Fragment)
-		if err != nil {
-			return err
-		}
-		defer content.close()
-		m := indexed{StoredFragment: *f}
-		modified, err := st.Put(ctx, m.message(protocol.Journal(spec.GetName())), content.Content)
-		if err != nil {
-			return fault.New(storeKind(err), "store [%d, %d) of %s: %w", f.Begin, f.End, spec.GetName(), err)
-		}
-		f.Modified = modified.Unix()
-		b.metrics.storedBytes.Add(float64(f.Len()))
 	}
+	st, err := b.stores.Acquire(ctx, f.Store)
+	if err != nil {
+		return fault.Wrap(fault.Transient, err) // the fragment is well
+	}
+	defer st.Release()
+	content, err := b.pack(ctx, protocol.Journal(spec.GetName()), f.Fragment)
+	if err != nil {
+		return err
+	}
+	defer content.close()
+	m := indexed{StoredFragment: *f}
+	modified, err := st.Put(ctx, m.message(protocol.Journal(spec.GetName())), content.Content)
+	if err != nil {
+		return fault.New(storeKind(err), "store [%d, %d) of %s: %w", f.Begin, f.End, spec.GetName(), err)
+	}
+	f.Modified = modified.Unix()
+	b.metrics.storedBytes.Add(float64(f.Len()))
 	if err := b.engine.Stored(ctx, protocol.Journal(spec.GetName()), *f); err != nil {
 		return err
 	}
@@ -308,11 +309,11 @@ func storeKind(err error) fault.Kind {
 	return fault.Transient
 }
 
-// has reports whether a listing showed the same fragment, and completes f with what it said.
+// has reports whether a listing showed the same fragment, and completes f with its path.
 func (s *shelf) has(f *engine.StoredFragment) bool {
 	for _, l := range s.content.Load().listed {
 		if l.Begin == f.Begin && l.End == f.End && l.Sum == f.Sum && l.Store == f.Store {
-			f.Codec, f.Postfix, f.Modified = l.Codec, l.Postfix, l.Modified
+			f.Codec, f.Postfix = l.Codec, l.Postfix
 			return true
 		}
 	}
