@@ -129,6 +129,8 @@ type pace struct {
 	last   int64
 	charge int64 // of the message that is held back
 	spent  int64 // the client's allowance
+	// resting is set while the client's message is being dealt with: time does not pass for it.
+	resting bool
 	// owed is allowance that passed while we held the client back. It has it in store.
 	owed int64
 }
@@ -149,6 +151,11 @@ func (p *pace) tick(now int64) (free, stalled bool) {
 	if now < p.last {
 		return p.charge == 0, false
 	}
+	if p.resting {
+		p.last = now
+		p.debit(now, true)
+		return p.charge == 0, false
+	}
 	passed := min(p.spent, p.least*min(now-p.last, 1000)/1000)
 	p.last = now
 	p.spent -= passed
@@ -160,6 +167,13 @@ func (p *pace) tick(now int64) (free, stalled bool) {
 		p.spent, p.owed = p.owed, 0
 	}
 	return p.charge == 0, p.spent <= 0 && p.charge == 0
+}
+
+// rest begins or ends a time that is ours.
+func (p *pace) rest(begin bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.resting = begin
 }
 
 // free reports whether no message is held back.

@@ -147,3 +147,23 @@ func TestBanksAreForgotten(t *testing.T) {
 		}
 	}
 }
+
+// A client is not blamed for the time that we take for its content.
+func TestOurTimeIsNotTheClients(t *testing.T) {
+	p := &pace{least: 1000, spent: 1000}
+	p.chunk(500)
+	p.rest(true)
+	for now := int64(50); now <= 10_000; now += 50 {
+		if _, stalled := p.tick(now); stalled {
+			t.Fatalf("stalled after %d ms of ours", now)
+		}
+	}
+	p.rest(false)
+	now, stalled := int64(10_000), false
+	for ; !stalled && now < 20_000; now += 50 {
+		_, stalled = p.tick(now)
+	}
+	if now < 11_000 || now > 11_200 {
+		t.Errorf("stalled after %d ms, want a second after ours", now)
+	}
+}

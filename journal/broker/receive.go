@@ -195,7 +195,11 @@ func (r *receiver) receive(ctx context.Context, out *received) error {
 			if err := r.await(ctx, int64(len(req.GetContent())), out); err != nil {
 				return err
 			}
-			if err := out.add(ctx, r.broker.engine, req.GetContent()); err != nil {
+			// What a slow disk takes is not the client's time.
+			r.pace.rest(true)
+			err := out.add(ctx, r.broker.engine, req.GetContent())
+			r.pace.rest(false)
+			if err != nil {
 				return err
 			}
 		}
