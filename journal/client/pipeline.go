@@ -232,7 +232,7 @@ func (p *pipeline) exchange() error {
 	})
 	if err := p.send(stream); err != nil && !errors.Is(err, io.EOF) {
 		p.cancel()
-		<-received
+		_ = <-received // follows from err
 		return err
 	}
 	return <-received
