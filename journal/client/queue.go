@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -28,6 +29,8 @@ type queue struct {
 	// Used by the holder alone.
 	record recordWriter
 	writer *bufio.Writer
+	// Used by the sender alone.
+	chunks chunking
 
 	mu      sync.Mutex
 	changed sync.Cond // A holder has let go.
@@ -241,6 +244,9 @@ func (q *queue) send(p *AsyncAppend) (*pb.AppendResponse, error) {
 	}
 	buf := chunks.Get().(*[chunkSize]byte)
 	defer chunks.Put(buf)
+	began := time.Now()
+	// Should this fail, perhaps because messages were too large for the connection, the next attempt begins with small ones.
+	a.chunks, q.chunks = q.chunks, chunking{}
 	for {
 		chunk, err := r.next(buf[:a.chunks.size()])
 		if err != nil {
@@ -248,7 +254,11 @@ func (q *queue) send(p *AsyncAppend) (*pb.AppendResponse, error) {
 			return a.Response, err
 		}
 		if len(chunk) == 0 {
-			return a.Response, a.Close()
+			if err = a.Close(); err == nil {
+				q.chunks = a.chunks
+				q.chunks.answered(p.file.contentLength(), time.Since(began))
+			}
+			return a.Response, err
 		}
 		if _, err := a.Write(chunk); err != nil {
 			return a.Response, err
