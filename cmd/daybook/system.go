@@ -55,6 +55,8 @@ const (
 	// finishLimit is how long appends that are under way at the end may take. Clients that are too slow are cut off, as are
 	// readers that take nothing of what they are sent.
 	finishLimit = 8 * time.Second
+	// greetingLimit is how long a gRPC client may take to say that it is one; the end waits for that.
+	greetingLimit = 5 * time.Second
 	// maxHeader is the most that the headers of a request may take. Tokens are the largest of them.
 	maxHeader = 64 << 10
 	// answerLimit is how long answers may take after that.
@@ -187,7 +189,7 @@ func (s *system) serve(reg *prometheus.Registry) error {
 	}
 	s.onClose(func(context.Context) error { return s.conn.Close() })
 
-	options := append(client.ServerOptions(), grpc.WaitForHandlers(true), grpc.MaxHeaderListSize(maxHeader))
+	options := append(client.ServerOptions(), grpc.WaitForHandlers(true), grpc.MaxHeaderListSize(maxHeader), grpc.ConnectionTimeout(greetingLimit))
 	options = append(options, newCallMetrics(reg).options()...) // first, so that it sees what becomes of panics
 	grpcServer := grpc.NewServer(append(options, panicsAreErrors(s.Log)...)...)
 	protocol.RegisterJournalServer(grpcServer, s.journals)
@@ -215,13 +217,12 @@ func (s *system) serve(reg *prometheus.Registry) error {
 	s.onClose(func(ctx context.Context) error {
 		finish, cancel := context.WithTimeout(ctx, finishLimit)
 		defer cancel()
-		// Calls that wait are ended by their services; what is under way may finish.
+		// No connection is taken any more. Calls that wait are ended by their services; what is under way may finish.
+		stopped := make(chan struct{})
+		s.roles.Go(func() { grpcServer.GracefulStop(); close(stopped) })
 		s.coord.Close()
 		_ = s.journals.Close(finish) // who takes too long is cut off below
 		endRequests()
-		doors.Close()
-		stopped := make(chan struct{})
-		s.roles.Go(func() { grpcServer.GracefulStop(); close(stopped) })
 		answered, cancel := context.WithTimeout(ctx, answerLimit)
 		defer cancel()
 		_ = httpServer.Shutdown(answered)
@@ -231,6 +232,7 @@ func (s *system) serve(reg *prometheus.Registry) error {
 		}
 		grpcServer.Stop()
 		err := httpServer.Close()
+		doors.Close()
 		return errors.Join(err, s.journals.Close(ctx))
 	})
 	return nil

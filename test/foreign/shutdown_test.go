@@ -54,6 +54,8 @@ func TestShutdown(t *testing.T) {
 	halfOpen := dial(t, server.URL).open("Append")
 	_ = connect(t, server.Addr, "PUT /journals/acme/journal HTTP/1.1\r\nHost: "+server.Addr+"\r\nContent-Le")
 	_ = connect(t, server.Addr, "")
+	_ = connect(t, server.Addr, "PRI * HTTP/2.0\r\n")
+	_ = connect(t, server.Addr, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 	// Ones who are in the middle of an append.
 	appending := c.open("Append")
 	appending.send(object{"journal": "acme/journal"})
