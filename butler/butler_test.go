@@ -191,6 +191,47 @@ func TestRefusedStreams(t *testing.T) {
 	}
 }
 
+// TestActivateAndWait has a Butler that waits although nothing runs, until it is told that all has come that will.
+func TestActivateAndWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := new(testOutput)
+		b := newButler(t, t.Context(), out)
+		add(t, b, "before", text("1"))
+		results := make(chan error, 3)
+		for range cap(results) {
+			go func() { results <- b.Wait() }()
+		}
+		expectWaiting := func() {
+			t.Helper()
+			synctest.Wait()
+			if len(results) > 0 {
+				t.Fatal("Wait did not wait")
+			}
+		}
+		expectWaiting()
+		add(t, b, "during", text("2")) // all streams had ended
+		expectWaiting()
+		r, w := io.Pipe()
+		add(t, b, "long", r)
+		b.Activate()
+		b.Activate()
+		expectWaiting()
+		add(t, b, "after", text("3"))
+		expectWaiting()
+		w.Close()
+		for range cap(results) {
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
+		}
+		for _, name := range b.Streams() {
+			if s := out.Stream(name); s.Terminal != 1 {
+				t.Errorf("%s: terminal %d times", name, s.Terminal)
+			}
+		}
+	})
+}
+
 func TestGlobalTags(t *testing.T) {
 	out := new(testOutput)
 	b, err := New(t.Context(), Config{Output: out, GlobalTags: streamproto.TagMap{"a": "global", "b": "global"}})
