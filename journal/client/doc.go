@@ -29,6 +29,8 @@
 // Appends are atomic: a reader sees all of one or nothing of it. They are made at least once: an append whose
 // acknowledgement was lost is made again.
 //
+// Collector publishes what a process reads and appends, by journal.
+//
 // Readers and Appenders are used by one goroutine at a time. An AppendService and the futures it returns are safe for
 // concurrent use.
 package client
