@@ -156,14 +156,14 @@ func valid(t testing.TB, m interface{ Validate() error }) {
 func (c *cluster) append(opening *protocol.AppendRequest, chunks ...string) (*protocol.AppendResponse, error) {
 	c.t.Helper()
 	for {
-		if resp, err := c.send(opening, chunks); status.Code(err) != codes.DeadlineExceeded {
+		if resp, err := c.appendOnce(opening, chunks); status.Code(err) != codes.DeadlineExceeded {
 			return resp, err
 		}
 	}
 }
 
-// send sends an append in the given chunks.
-func (c *cluster) send(opening *protocol.AppendRequest, chunks []string) (*protocol.AppendResponse, error) {
+// appendOnce sends an append in the given chunks.
+func (c *cluster) appendOnce(opening *protocol.AppendRequest, chunks []string) (*protocol.AppendResponse, error) {
 	c.t.Helper()
 	stream, err := c.client.Append(c.t.Context())
 	if err != nil {
