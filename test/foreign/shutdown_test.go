@@ -88,7 +88,7 @@ func TestShutdown(t *testing.T) {
 	if code := server.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if took := time.Since(began); took > 13*time.Second {
+	if took := time.Since(began); took > 30*time.Second { // of which it grants ten to those who are slow
 		t.Errorf("it took %v", took)
 	}
 	if _, err := halfOpen.recv(); status.Code(err) != codes.Unavailable {
