@@ -195,6 +195,9 @@ func (b *Butler) describe(d *logpb.LogStreamDescriptor) (*logpb.LogStreamDescrip
 		}
 		d.Tags[k] = v
 	}
+	for k, v := range d.Tags {
+		d.Tags[k] = b.config.Redact.String(v)
+	}
 	return d, fault.Wrap(fault.Invalid, logpb.ValidateDescriptor(d, false))
 }
 

@@ -2,8 +2,7 @@
 //
 // To the command nothing changes: the output reaches our stdout and stderr untouched and at once, the exit code, signals and
 // the terminal's size pass through, and where it would have a terminal it gets one of its own (a PTY). What it writes to
-// stdout and to stderr is handed to the Butler as two readers. The Butler may push back for a moment, as a slow terminal
-// would; it can never hold the command for good.
+// stdout and to stderr is handed to the Butler as two readers. The Butler may push back, as a slow terminal would.
 //
 // Run is called once per command, by one goroutine; it waits for all goroutines it starts.
 package process
@@ -46,6 +45,9 @@ type Config struct {
 	// Capture is called for "stdout" and for "stderr", before the command starts. The reader then belongs to the callee,
 	// which closes it.
 	Capture func(name string, r io.ReadCloser) error
+	// Grace is how long after a SIGTERM, which is passed on, the command may take to end before it is killed, with what it
+	// started and still is in its process group; zero or less is for ever. Windows has no SIGTERM.
+	Grace time.Duration
 	// Started is called when the command runs; optional.
 	Started func()
 }
@@ -55,10 +57,10 @@ type Result struct {
 	// ExitCode is what a shell would report: the command's, 128 plus the signal that killed it, 126 or 127 if it could not
 	// be started.
 	ExitCode int
+	// Signal is the number of the signal that killed it; zero if none did.
+	Signal int
 	// Err says why the command could not be started.
 	Err error
-	// Dropped is the bytes of output that the Butler did not take.
-	Dropped int64
 }
 
 // source is one of the two outputs on its way from the command.
@@ -69,6 +71,10 @@ type source struct {
 	to    *os.File
 	pty   bool
 	feed  *feed
+
+	mu sync.Mutex
+	// lingering says that the command has ended and only what is left in its pipe is awaited.
+	lingering bool
 }
 
 // Run runs the command to its end. An error means that capturing could not be set up; the command was not started then.
@@ -112,9 +118,9 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	if c.Started != nil {
 		c.Started()
 	}
-	stopSignals := forwardSignals(cmd.Process, sources)
+	stopSignals := forwardSignals(cmd.Process, sources, c.Grace)
 	defer stopSignals()
-	stopKill := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	stopKill := context.AfterFunc(ctx, func() { kill(cmd.Process) })
 	defer stopKill()
 	term.start()
 
@@ -124,17 +130,14 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		s.child = nil
 		pumps.Go(s.pump)
 	}
-	waitErr := cmd.Wait()
+	_ = cmd.Wait() // the state tells
 	for _, s := range sources {
 		s.linger()
 	}
 	pumps.Wait()
 
-	r := Result{ExitCode: exitCode(cmd.ProcessState, waitErr)}
-	for _, s := range sources {
-		r.Dropped += s.feed.Dropped()
-	}
-	return r, nil
+	code, signal := exitCode(cmd.ProcessState)
+	return Result{ExitCode: code, Signal: signal}, nil
 }
 
 func open(name string, to *os.File, mode Mode) (*source, error) {
@@ -177,17 +180,17 @@ func (s *source) pump() {
 
 // linger begins the time limit for silence, once the command has ended.
 func (s *source) linger() {
-	s.feed.mu.Lock()
-	s.feed.lingering = true
-	s.feed.mu.Unlock()
+	s.mu.Lock()
+	s.lingering = true
+	s.mu.Unlock()
 	_ = s.from.SetReadDeadline(time.Now().Add(linger))
 }
 
 // extend renews the limit after output came.
 func (s *source) extend() {
-	s.feed.mu.Lock()
-	lingering := s.feed.lingering
-	s.feed.mu.Unlock()
+	s.mu.Lock()
+	lingering := s.lingering
+	s.mu.Unlock()
 	if lingering {
 		_ = s.from.SetReadDeadline(time.Now().Add(linger))
 	}

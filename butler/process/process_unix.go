@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
@@ -169,8 +170,9 @@ func haveTerminal() bool {
 }
 
 // forwardSignals passes on what is sent to us. Ctrl-C of a terminal reaches the command without our help.
-func forwardSignals(p *os.Process, sources []*source) (stop func()) {
+func forwardSignals(p *os.Process, sources []*source, grace time.Duration) (stop func()) {
 	shared := !sources[0].pty && !sources[1].pty && haveTerminal()
+	var patience *time.Timer
 	c := make(chan os.Signal, 16)
 	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE} {
 		if s == syscall.SIGPIPE || !signal.Ignored(s) { // nohup stays nohup
@@ -188,21 +190,33 @@ func forwardSignals(p *os.Process, sources []*source) (stop func()) {
 			default:
 				_ = syscall.Kill(-p.Pid, s.(syscall.Signal))
 			}
+			if s == syscall.SIGTERM && grace > 0 && patience == nil {
+				patience = time.AfterFunc(grace, func() { kill(p) })
+			}
 		}
 	})
 	return func() {
 		signal.Stop(c)
 		close(c)
 		wg.Wait()
+		if patience != nil {
+			patience.Stop()
+		}
 	}
 }
 
-func exitCode(s *os.ProcessState, _ error) int {
+// kill kills the command, and what it started as far as it is in its process group.
+func kill(p *os.Process) {
+	_ = syscall.Kill(-p.Pid, syscall.SIGKILL) // if it has none of its own, there is no such group
+	_ = p.Kill()
+}
+
+func exitCode(s *os.ProcessState) (code, signal int) {
 	if s == nil {
-		return 127
+		return 127, 0
 	}
 	if ws, ok := s.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return 128 + int(ws.Signal())
+		return 128 + int(ws.Signal()), int(ws.Signal())
 	}
-	return s.ExitCode()
+	return s.ExitCode(), 0
 }

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"sync"
+	"time"
 )
 
 // A command on Windows gets pipes; a mode that demands a PTY fails when it is opened.
@@ -23,7 +24,7 @@ func (*terminal) start()                                       {}
 func (*terminal) restore()                                     {}
 
 // forwardSignals only keeps Ctrl-C from ending us: the console sends it to the command as well.
-func forwardSignals(*os.Process, []*source) (stop func()) {
+func forwardSignals(*os.Process, []*source, time.Duration) (stop func()) {
 	c := make(chan os.Signal, 16)
 	signal.Notify(c, os.Interrupt)
 	var wg sync.WaitGroup
@@ -38,9 +39,11 @@ func forwardSignals(*os.Process, []*source) (stop func()) {
 	}
 }
 
-func exitCode(s *os.ProcessState, _ error) int {
+func kill(p *os.Process) { _ = p.Kill() }
+
+func exitCode(s *os.ProcessState) (code, signal int) {
 	if s == nil {
-		return 127
+		return 127, 0
 	}
-	return s.ExitCode()
+	return s.ExitCode(), 0
 }

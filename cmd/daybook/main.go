@@ -36,7 +36,10 @@ type cli struct {
 	Cat        catCmd        `cmd:"" help:"Print the exact bytes of a stream."`
 	Tail       tailCmd       `cmd:"" help:"Print the end of a stream, and follow it."`
 	Ls         lsCmd         `cmd:"" help:"List streams, newest first."`
+	Stream     streamCmd     `cmd:"" help:"Capture stdin, or a file, as a stream."`
+	Butler     butlerCmd     `cmd:"" help:"Capture the streams that programs open, until it is stopped."`
 	Flush      flushCmd      `cmd:"" help:"Send what commands left in their spools."`
+	Spool      spoolCmd      `cmd:"" help:"Look at what no server has taken yet."`
 	Journals   journalsCmd   `cmd:"" help:"Work with journals, of this server or of other brokers."`
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`

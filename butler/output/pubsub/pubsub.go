@@ -223,7 +223,7 @@ func (o *Output) retry(ctx context.Context, what string, curable func(error) boo
 			return err
 		}
 		o.log.Info("trying again to "+what, "error", err)
-		t := time.NewTimer(wait/2 + mathrand.N(wait))
+		t := time.NewTimer(wait/2 + mathrand.N(wait)) //nolint:gosec // it only spreads attempts
 		select {
 		case <-t.C:
 		case <-ctx.Done():

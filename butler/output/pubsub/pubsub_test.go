@@ -218,10 +218,7 @@ func TestOutageEnds(t *testing.T) {
 	defer o.Close(t.Context())
 	done := make(chan error)
 	go func() { done <- o.SendBundle(bundle("x")) }()
-	for {
-		if o.Stats().Errors > 0 {
-			break
-		}
+	for o.Stats().Errors == 0 {
 		select {
 		case err := <-done:
 			t.Fatalf("gave up: %v", err)

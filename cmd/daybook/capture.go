@@ -1,0 +1,372 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/daybook-dev/daybook/api/daybookv1"
+	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/butler"
+	"github.com/daybook-dev/daybook/butler/bootstrap"
+	"github.com/daybook-dev/daybook/butler/output/daybook"
+	"github.com/daybook-dev/daybook/butler/redact"
+	"github.com/daybook-dev/daybook/butler/streamserver"
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/types"
+	"github.com/daybook-dev/daybook/streamproto"
+)
+
+const (
+	// bufferAge is how long a line may wait for company before it is sent, when the server keeps up.
+	bufferAge = 50 * time.Millisecond
+	// flushStall is how long the end of a command is delayed while nothing gets through to the server.
+	flushStall = 5 * time.Second
+	// streamStall is how long after a command's end its streams may be silent, and open, until they are ended.
+	streamStall = 2 * time.Second
+	// settleLimit is how long the end of a command waits for readers to be able to see all of its output.
+	settleLimit = 10 * time.Second
+	// captureMemory is what a program that only captures needs, with room to spare.
+	captureMemory = 56 << 20
+	// outageNotice is how long a server may be out of reach before the user is told.
+	outageNotice = 2 * time.Second
+)
+
+// captureFlags are the flags of every command that captures.
+type captureFlags struct {
+	serverFlags
+	Project    types.Project   `help:"Project of the streams." default:"local"`
+	Prefix     string          `help:"Prefix of the streams; must be new. By default user/host/command/time." placeholder:"PREFIX"`
+	Tag        []string        `help:"Tag of every stream; any number of times." placeholder:"KEY=VALUE" sep:"none"`
+	Redact     []string        `help:"Regular expression of what is replaced by *** before it is captured; any number of times." placeholder:"PATTERN" sep:"none"`
+	RedactEnv  bool            `help:"Redact the values of environment variables that are named like secrets (see below)." default:"true" negatable:""`
+	WhenFull   butler.WhenFull `help:"What becomes of output when the spool is full: drop and mark the place, or block whoever writes it." enum:"block,drop" default:"drop"`
+	SpoolLimit byteSize        `help:"Most bytes that the spool may take." default:"4GiB" placeholder:"SIZE"`
+}
+
+// redactHelp tells what the flags redact.
+func redactHelp() string {
+	return "Redacted are what matches --redact, and, unless --no-redact-env is given, the values of at least 6 bytes of environment variables with these names: " +
+		strings.Join(redact.SecretNames, ", ") + "; and the passwords in those that are URLs. Programs can add values at run time. What goes to the terminal is not changed."
+}
+
+// capture is a Butler whose output goes to the server, by way of a spool on disk.
+type capture struct {
+	project types.Project
+	prefix  types.StreamName
+	url     string
+
+	link         *link
+	out          *daybook.Output
+	giveUpOutput context.CancelFunc
+	// endStreams ends the streams that are still open, with what was written to them.
+	endStreams context.CancelFunc
+	butler     *butler.Butler
+	// streams is where programs open streams of their own.
+	streams *streamserver.Server
+	resume  func()
+	stderr  io.Writer
+	log     *slog.Logger
+
+	// The user is told once of each: that output waits in the spool, and that it was refused or lost.
+	spooled, refused notice
+	outage           sync.WaitGroup
+	stopWait         context.CancelFunc
+}
+
+// open begins a capture. The name is that of the command, for the prefix if none was given; listen is the address of the server for
+// programs, which may be empty for a new one.
+func (c *captureFlags) open(ctx context.Context, e *env, name []string, listen string) (_ *capture, err error) {
+	limitMemory(captureMemory) // more if the system turns out to be in this process
+	prefix, err := c.prefix(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Project.Validate(); err != nil {
+		return nil, fault.New(fault.Invalid, "--project: %w", err)
+	}
+	var tags streamproto.TagMap
+	for _, t := range c.Tag {
+		if err := tags.Set(t); err != nil {
+			return nil, fault.New(fault.Invalid, "--tag: %w", err)
+		}
+	}
+	secrets, err := c.secrets()
+	if err != nil {
+		return nil, err
+	}
+	k := &capture{project: c.Project, prefix: prefix, stderr: e.stderr, log: e.log}
+	if k.link, err = c.openLink(ctx, e.log); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, k.link.Close(ctx))
+		}
+	}()
+	if k.url, err = k.link.URL(ctx); err != nil {
+		return nil, err
+	}
+	// The socket comes first: what fails here is the user's address, and leaves nothing behind.
+	k.streams, err = streamserver.Listen(listen, streamserver.Config{Redact: secrets.Add, Logger: e.log})
+	if err != nil {
+		return nil, err
+	}
+	if err := k.openButler(ctx, c, tags, secrets); err != nil {
+		k.streams.Close()
+		return nil, err
+	}
+	k.butler.AddStreamServer(k.streams)
+	k.resume = resumeSpools(ctx, k.link.Spools(), k.link.conn, e.log)
+	watch, stop := context.WithCancel(ctx)
+	k.stopWait = stop
+	k.outage.Go(func() { k.watchOutage(watch) })
+	return k, nil
+}
+
+func (c *captureFlags) prefix(name []string) (types.StreamName, error) {
+	if c.Prefix == "" {
+		return generatePrefix(name, time.Now())
+	}
+	prefix := types.StreamName(c.Prefix)
+	if err := prefix.Validate(); err != nil {
+		return "", fault.New(fault.Invalid, "--prefix: %w", err)
+	}
+	return prefix, nil
+}
+
+// secrets returns what is to be redacted.
+func (c *captureFlags) secrets() (*redact.Set, error) {
+	set := new(redact.Set)
+	for _, p := range c.Redact {
+		if err := set.AddPattern(p); err != nil {
+			return nil, fault.New(fault.Invalid, "--redact: %w", err)
+		}
+	}
+	if c.RedactEnv {
+		for _, v := range redact.Secrets(os.Environ()) {
+			if err := set.Add(v); err != nil {
+				return nil, fault.New(fault.Invalid, "redact the environment: %w", err)
+			}
+		}
+	}
+	return set, nil
+}
+
+// openButler makes the spool, the output and the Butler.
+func (k *capture) openButler(ctx context.Context, c *captureFlags, tags streamproto.TagMap, secrets *redact.Set) error {
+	base, unique := k.prefix.Split()
+	_, command := base.Split()
+	if err := os.MkdirAll(k.link.Spools(), 0o700); err != nil {
+		return fmt.Errorf("create a spool: %w", err)
+	}
+	spool, err := os.MkdirTemp(k.link.Spools(), strings.ReplaceAll(string(command.Concat(unique)), "/", "_")+"-*")
+	if err != nil {
+		return fmt.Errorf("create a spool: %w", err)
+	}
+	outCtx, giveUp := context.WithCancel(ctx)
+	k.giveUpOutput = giveUp
+	k.out, err = daybook.New(outCtx, daybook.Config{
+		Project: k.project, Prefix: k.prefix,
+		Journals:        journalClient(k.link.conn),
+		Registration:    logdog.NewRegistrationClient(k.link.conn),
+		CoordinatorHost: strings.TrimPrefix(k.url, "http://"),
+		SourceInfo:      []string{"daybook " + versionString()},
+		SpoolDir:        spool,
+		SpoolLimit:      int64(c.SpoolLimit),
+		OnProblem: func(err error) {
+			k.refused.Do(func() {
+				fmt.Fprintf(k.stderr, "daybook: the server refused the output: %v; it is kept in %s\n", err, spool)
+			})
+		},
+		Logger: k.log,
+	})
+	if err != nil {
+		giveUp()
+		return errors.Join(err, os.Remove(spool))
+	}
+	streams, end := context.WithCancel(ctx)
+	k.endStreams = end
+	k.butler, err = butler.New(streams, butler.Config{
+		Output: k.out, BufferLogs: true, MaxBufferAge: bufferAge, GlobalTags: tags, Redact: secrets, WhenFull: c.WhenFull, Logger: k.log,
+	})
+	if err != nil {
+		end()
+		giveUp()
+		return errors.Join(err, k.out.Close(ctx))
+	}
+	return nil
+}
+
+// page returns the address of the page that shows a stream.
+func (k *capture) page(name types.StreamName) string {
+	return fmt.Sprintf("%s/logs/%s/%s", k.url, k.project, k.prefix.Join(name))
+}
+
+// environ returns an environment for programs whose streams are captured here too.
+func (k *capture) environ(environ []string) []string {
+	return bootstrap.New(k.streams.Address(), k.out.URLConstructionEnv()).Apply(environ)
+}
+
+// add captures what is read as a stream.
+func (k *capture) add(s *streamSpec, name types.StreamName, r io.ReadCloser) error {
+	return k.butler.AddStream(r, s.descriptor(name))
+}
+
+// watchOutage tells the user once when the server is out of reach.
+func (k *capture) watchOutage(ctx context.Context) {
+	for state := k.link.conn.GetState(); ; state = k.link.conn.GetState() {
+		if state == connectivity.TransientFailure {
+			t := time.NewTimer(outageNotice)
+			select {
+			case <-ctx.Done():
+				t.Stop()
+				return
+			case <-t.C:
+			}
+			if s := k.link.conn.GetState(); s == connectivity.TransientFailure || s == connectivity.Connecting {
+				k.tellSpooled()
+				return
+			}
+			continue
+		}
+		if !k.link.conn.WaitForStateChange(ctx, state) {
+			return
+		}
+	}
+}
+
+// notice is something to tell once.
+type notice struct {
+	once sync.Once
+	done atomic.Bool
+}
+
+// Do tells it, unless that was done.
+func (n *notice) Do(tell func()) {
+	n.once.Do(func() { n.done.Store(true); tell() })
+}
+
+// Done reports whether it was told.
+func (n *notice) Done() bool { return n.done.Load() }
+
+func (k *capture) tellSpooled() {
+	k.spooled.Do(func() {
+		fmt.Fprintf(k.stderr, "daybook: the server is out of reach; the output is kept on disk, and sent when it is back (by this run, the next one, or daybook flush)\n")
+	})
+}
+
+// finish sends what is left. While that makes progress it goes on; ctx ends it at once. What remains stays in the spool.
+func (k *capture) finish(ctx context.Context) {
+	flush, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	// A Butler that cannot even get its last bytes into the spool waits for room until its output is given up.
+	stopOutput := context.AfterFunc(flush, k.giveUpOutput)
+	stopGuard := k.guardProgress(flush, giveUp)
+	k.butler.Activate()
+	if err := k.butler.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		k.refused.Do(func() { fmt.Fprintf(k.stderr, "daybook: %v\n", err) })
+	}
+	if n := k.butler.Dropped(); n > 0 {
+		fmt.Fprintf(k.stderr, "daybook: %d bytes of output were not captured: the spool took nothing for a while; the places are marked in the streams\n", n)
+	}
+	err := k.out.Close(flush)
+	stopGuard()
+	k.endStreams()
+	stopOutput()
+	k.stopWait()
+	k.outage.Wait()
+	switch {
+	case err == nil:
+		k.settle(ctx)
+	case !k.refused.Done():
+		k.tellSpooled()
+	}
+	k.resume()
+	end, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	if err := k.link.Close(end); err != nil {
+		k.log.Error("close", "error", err)
+	}
+}
+
+// guardProgress ends the streams that are left, of programs that outlive the command, when nothing got into the spool or out of it
+// for streamStall, and calls giveUp when nothing did for flushStall.
+func (k *capture) guardProgress(ctx context.Context, giveUp func()) (stop func()) {
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	wg.Go(func() {
+		t := time.NewTicker(streamStall / 2)
+		defer t.Stop()
+		since := time.Now()
+		for sent, pending := int64(-1), int64(-1); ; {
+			s, p := k.out.Stats().SentBytes, k.out.Pending()
+			if s != sent || p != pending {
+				sent, pending, since = s, p, time.Now()
+			}
+			switch quiet := time.Since(since); {
+			case quiet >= flushStall:
+				giveUp()
+				return
+			case quiet >= streamStall:
+				k.endStreams()
+			}
+			select {
+			case <-t.C:
+			case <-done:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+// settle waits until readers see the end of the streams, so that a cat that follows shows everything.
+func (k *capture) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	logs := daybookv1.NewLogsClient(k.link.conn)
+	for _, name := range k.butler.Streams() {
+		path := k.prefix.Join(name)
+		if err := awaitEnd(ctx, logs, k.project, path); err != nil {
+			k.log.Info("the end of the stream is not visible yet", "stream", path, "error", err)
+			return
+		}
+	}
+}
+
+// awaitEnd returns when the end of a stream is known, and so everything before it stored.
+func awaitEnd(ctx context.Context, logs daybookv1.LogsClient, project types.Project, path types.StreamPath) error {
+	f, err := logs.Follow(ctx, &daybookv1.FollowRequest{Project: string(project), Path: string(path), Index: math.MaxInt64, Wait: true})
+	for err == nil {
+		var r *daybookv1.FollowResponse
+		if r, err = f.Recv(); err == nil && (r.GetEnd() != nil || r.GetStream().GetState() > daybookv1.StreamState_OPEN) {
+			return nil
+		}
+	}
+	return err
+}
+
+// resumeSpools sends, in the background, what commands left behind that died or found no server. The returned function stops it.
+func resumeSpools(ctx context.Context, spools string, conn clientConn, log *slog.Logger) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := flushSpools(ctx, spools, conn, log); err != nil && ctx.Err() == nil {
+			log.Warn("send what earlier commands left in their spools", "error", err)
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
