@@ -230,12 +230,17 @@ func (p *pipeline) exchange() error {
 		received <- err
 		p.cancel() // ends the sender
 	})
-	if err := p.send(stream); err != nil && !errors.Is(err, io.EOF) {
+	unsent := p.send(stream)
+	if errors.Is(unsent, io.EOF) {
+		unsent = nil // whoever receives learns why
+	}
+	if unsent != nil {
 		p.cancel()
-		_ = <-received // follows from err
+	}
+	if err := <-received; unsent == nil {
 		return err
 	}
-	return <-received
+	return unsent
 }
 
 // send sends what is queued until the stream retires, or ends.
