@@ -75,7 +75,7 @@ func appendFor(r *run, j *journals, clients, size int) (times []time.Duration, t
 			for err == nil && ctx.Err() == nil {
 				before := time.Now()
 				// An append that has begun may end, so that none is counted by half.
-				_, err = client.Append(r.ctx, j, &protocol.AppendRequest{Journal: journalName(0)}, content)
+				_, err = client.Append(r.ctx, j.RoutedJournalClient, &protocol.AppendRequest{Journal: journalName(0)}, content)
 				own = append(own, time.Since(before))
 			}
 			mu.Lock()

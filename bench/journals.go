@@ -64,7 +64,7 @@ func specOf(i int) *protocol.JournalSpec {
 func journalName(i int) string { return fmt.Sprintf("bench/journal-%04d", i) }
 
 func (j *journals) append(i int, content []byte) {
-	if _, err := client.Append(j.r.ctx, j, &protocol.AppendRequest{Journal: journalName(i)}, bytes.NewReader(content)); err != nil {
+	if _, err := client.Append(j.r.ctx, j.RoutedJournalClient, &protocol.AppendRequest{Journal: journalName(i)}, bytes.NewReader(content)); err != nil {
 		j.r.Fatalf("append: %v", err)
 	}
 }
@@ -133,7 +133,7 @@ func measureWake(r *run) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			_, err := client.Append(r.ctx, j, &protocol.AppendRequest{Journal: journalName(0)}, bytes.NewReader(content))
+			_, err := client.Append(r.ctx, j.RoutedJournalClient, &protocol.AppendRequest{Journal: journalName(0)}, bytes.NewReader(content))
 			if err != nil {
 				r.Logf("append: %v", err)
 			}
@@ -157,7 +157,7 @@ func measureWake(r *run) {
 func measureService(r *run, size, spread int) {
 	const total = 256 << 20
 	j := serveJournals(r, spread)
-	s := client.NewAppendService(r.ctx, j)
+	s := client.NewAppendService(r.ctx, j.RoutedJournalClient)
 	record := bytes.Repeat([]byte("x"), size)
 	start := time.Now()
 	for i := range total / size {

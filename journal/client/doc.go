@@ -7,7 +7,8 @@
 //
 // Appender makes one Append RPC an io.WriteCloser, and Append sends content that can be read again, trying again as needed.
 // Both are for content that is at hand: a broker cuts off an append that stalls. With a Client, of Dial or NewClient, appends of less
-// than 64 KiB to one journal share a stream if the broker has such streams, which takes less than half of what calls of their own do.
+// than 64 KiB to one journal share a stream if the broker has such streams, which takes less than half of what calls of their own do. It must be
+// given to Append and NewAppendService itself: a type that embeds it is a client as any other.
 //
 // Dial connects to one broker or to many. With a RouteCache each call goes to the broker that serves the journal, and with
 // DoNotProxy set in its request a reader fetches fragments from their stores by itself, and checks them; OpenFragmentURL is the
