@@ -116,14 +116,16 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 	}
 	s.log = log
 	s.onClose(log.Close)
-	if err := os.MkdirAll(c.Dir.Join("fragments"), 0o700); err != nil {
-		return nil, fmt.Errorf("open the fragment stores: %w", err)
+	for _, name := range []string{"fragments", "scratch"} {
+		if err := os.MkdirAll(c.Dir.Join(name), 0o700); err != nil {
+			return nil, fmt.Errorf("open the fragment stores: %w", err)
+		}
 	}
 	stores := store.NewRegistry(store.Options{Root: c.Dir.Join("fragments"), Logger: c.Log, Registerer: reg})
 	s.onClose(func(context.Context) error { return stores.Close() })
 	s.journals, err = broker.New(ctx, broker.Config{
 		Engine: log, ID: &protocol.ProcessSpec_ID{Zone: "local", Suffix: "daybook"}, Endpoint: protocol.Endpoint("http://" + s.Address()),
-		Stores: stores, Logger: c.Log, Registerer: reg,
+		Stores: stores, Scratch: c.Dir.Join("scratch"), Logger: c.Log, Registerer: reg,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the broker: %w", err)
