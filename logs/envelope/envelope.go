@@ -111,28 +111,16 @@ type Writer struct {
 	// Threshold is the least size worth compressing; zero is DefaultThreshold.
 	Threshold int
 
-	buf []byte
+	enc logpb.Encoder
 }
 
-// Append appends a message with the bundle to dst. On an error dst is returned as it was.
+// Append appends a message with the bundle to dst. On an error, such as ErrTooLarge, dst is returned as it was.
 func (w *Writer) Append(dst []byte, bundle *logpb.ButlerLogBundle) ([]byte, error) {
-	size := proto.Size(bundle)
-	if size > MaxSize {
-		return dst, tooLarge(size)
-	}
-	opts := proto.MarshalOptions{UseCachedSize: true}
-	if !w.compresses(size) {
-		out, err := opts.MarshalAppend(appendHead(dst, None, size), bundle)
-		if err != nil {
-			return dst, fmt.Errorf("bundle: %w", err)
-		}
-		return out, nil
-	}
-	var err error
-	if w.buf, err = opts.MarshalAppend(w.buf[:0], bundle); err != nil {
+	body, err := w.enc.Encode(bundle)
+	if err != nil {
 		return dst, fmt.Errorf("bundle: %w", err)
 	}
-	return w.AppendSerialized(dst, w.buf)
+	return w.AppendSerialized(dst, body)
 }
 
 // AppendSerialized is Append for a bundle that has been serialized already.

@@ -168,14 +168,12 @@ func (o *Output) send(bundle *logpb.ButlerLogBundle) error {
 	if err := o.note(func(s *streams) error { return s.note(bundle) }); err != nil {
 		return err
 	}
-	parts, err := output.Split(bundle, envelope.MaxSize)
+	err := o.append(bundle)
+	if errors.Is(err, envelope.ErrTooLarge) {
+		err = o.appendParts(bundle)
+	}
 	if err != nil {
 		return err
-	}
-	for _, part := range parts {
-		if err := o.append(part); err != nil {
-			return err
-		}
 	}
 	if slices.ContainsFunc(bundle.Entries, (*logpb.ButlerLogBundle_Entry).GetTerminal) {
 		return o.note(func(s *streams) error { s.noteEnds(bundle); return nil })
@@ -256,6 +254,20 @@ func (o *Output) appended(a *client.AsyncAppend, size int) {
 			o.refuse(err)
 		}
 	})
+}
+
+// appendParts is append for a bundle that is too large for one message.
+func (o *Output) appendParts(bundle *logpb.ButlerLogBundle) error {
+	parts, err := output.Split(bundle, envelope.MaxSize)
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
+		if err := o.append(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // persist repeats what failed for reasons of the local disk, until it works or the output's context ends.
