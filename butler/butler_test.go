@@ -197,10 +197,8 @@ func TestActivateAndWait(t *testing.T) {
 		out := new(testOutput)
 		b := newButler(t, t.Context(), out)
 		add(t, b, "before", text("1"))
-		results := make(chan error, 3)
-		for range cap(results) {
-			go func() { results <- b.Wait() }()
-		}
+		results := make(chan error, 1)
+		go func() { results <- b.Wait() }()
 		expectWaiting := func() {
 			t.Helper()
 			synctest.Wait()
@@ -219,10 +217,8 @@ func TestActivateAndWait(t *testing.T) {
 		add(t, b, "after", text("3"))
 		expectWaiting()
 		w.Close()
-		for range cap(results) {
-			if err := <-results; err != nil {
-				t.Error(err)
-			}
+		if err := errors.Join(<-results, b.Wait(), b.Wait()); err != nil {
+			t.Error(err)
 		}
 		for _, name := range b.Streams() {
 			if s := out.Stream(name); s.Terminal != 1 {
