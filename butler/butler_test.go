@@ -466,11 +466,13 @@ func TestDrainNamespace(t *testing.T) {
 	if err := b.AddStream(text(""), desc("a/b/new", 0)); err == nil || !strings.Contains(err.Error(), `"a/b/"`) {
 		t.Errorf("stream in a drained namespace: %v", err)
 	}
-	add(t, b, "a/bb", text(""))
+	r, neighbour := io.Pipe()
+	add(t, b, "a/bb", r)
 	writers[0].Close()
 	writers[1].Close()
 	drain(t.Context(), "a/b/")
-	drain(canceled, "", "a/x", "z")
+	drain(canceled, "", "a/bb", "a/x", "z")
+	neighbour.Close()
 	writers[2].Close()
 	drain(t.Context(), "a")
 	go writers[3].Close()
