@@ -143,7 +143,14 @@ func scanLog(b []byte) (logFacts, error) {
 func countLines(b []byte) (int, error) {
 	lines := 0
 	text := fields{rest: b}
-	for text.next() {
+	for {
+		for n := usualLine(text.rest); n > 0; n = usualLine(text.rest) {
+			lines++
+			text.rest = text.rest[n:]
+		}
+		if !text.next() {
+			break
+		}
 		if !text.is(1, protowire.BytesType) {
 			continue
 		}
@@ -159,4 +166,39 @@ func countLines(b []byte) (int, error) {
 		}
 	}
 	return lines, text.err
+}
+
+// usualLine returns the size of the line at the front of a serialized logpb.Text, its key and length included, if it is one as Butlers
+// write nearly always: a value of less than 16 KiB, and a delimiter of one byte. Otherwise it returns 0, and it is for others to say
+// what is there.
+func usualLine(b []byte) int {
+	line, size := usualField(b)
+	if n := len(line) - 3; n >= 0 {
+		value, delimiter := line[:n], line[n:]
+		if delimiter[0] != 2<<3|2 || delimiter[1] != 1 || delimiter[2] >= utf8.RuneSelf {
+			return 0
+		}
+		if _, taken := usualField(value); taken == len(value) {
+			return size
+		}
+	}
+	return 0
+}
+
+// usualField returns the content and the size of a length-delimited field with number 1 and less than 16 KiB, or 0.
+func usualField(b []byte) (content []byte, size int) {
+	if len(b) < 2 || b[0] != 1<<3|2 {
+		return nil, 0
+	}
+	n, head := int(b[1]), 2
+	if n >= 0x80 {
+		if len(b) < 3 || b[2] >= 0x80 {
+			return nil, 0
+		}
+		n, head = n&0x7f|int(b[2])<<7, 3
+	}
+	if size = head + n; size > len(b) {
+		return nil, 0
+	}
+	return b[head:size], size
 }

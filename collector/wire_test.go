@@ -13,6 +13,42 @@ import (
 	"github.com/daybook-dev/daybook/logs/logpb"
 )
 
+// FuzzCountLines compares the lines that are counted with those of the generated decoder.
+func FuzzCountLines(f *testing.F) {
+	long := strings.Repeat("x", 130)
+	for _, l := range [][2]string{{"a", "\n"}, {"", "\n"}, {"a", ""}, {"", ""}, {"a", "\r\n"}, {"\x12\x01\n", "\n"}, {long, "\n"}, {strings.Repeat("x", 1<<14), "\n"}, {"a", "x"}} {
+		one := &logpb.Text_Line{Value: []byte(l[0]), Delimiter: l[1]}
+		b, err := proto.Marshal(&logpb.Text{Lines: []*logpb.Text_Line{one, {Value: []byte(long), Delimiter: "\n"}, one}})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+		f.Add(b[:len(b)-1])
+	}
+	f.Add([]byte("\x0a\x06\x0a\x01a\x12\x01\xff"))
+	f.Add([]byte("\x0a\x07\x0a\x02a\x12\x01\x0a\x12"))
+	f.Add([]byte("\x0a\x86\x00\x0a\x01a\x12\x01\x0a\x0a\x80\x01\x0a\x01a\x12\x01\x0a"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var want logpb.Text
+		wantErr := proto.Unmarshal(b, &want)
+		got, err := countLines(b)
+		if (err == nil) != (wantErr == nil) || err == nil && got != len(want.GetLines()) {
+			t.Fatalf("%d lines, error %v; want %d, error %v", got, err, len(want.GetLines()), wantErr)
+		}
+	})
+}
+
+// BenchmarkCountLines counts the lines of an entry with lines of 7 bytes.
+func BenchmarkCountLines(b *testing.B) {
+	text := bytes.Repeat([]byte("\x0a\x0c\x0a\x07abcdefg\x12\x01\x0a"), 2000)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		if n, err := countLines(text); n != 2000 || err != nil {
+			b.Fatal(n, err)
+		}
+	}
+}
+
 // FuzzParseBundle compares the parser with the generated decoder and the validation of decoded entries.
 func FuzzParseBundle(f *testing.F) {
 	for _, msg := range sampleBundles() {
