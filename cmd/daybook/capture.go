@@ -274,9 +274,7 @@ func (k *capture) finish(ctx context.Context) {
 	stopOutput := context.AfterFunc(flush, k.giveUpOutput)
 	stopGuard := k.guardProgress(flush, giveUp)
 	k.butler.Activate()
-	if err := k.butler.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		k.refused.Do(func() { fmt.Fprintf(k.stderr, "daybook: %v\n", err) })
-	}
+	k.report(k.butler.Wait())
 	if n := k.butler.Dropped(); n > 0 {
 		fmt.Fprintf(k.stderr, "daybook: %d bytes of output were not captured: the spool took nothing for a while; the places are marked in the streams\n", n)
 	}
@@ -298,6 +296,22 @@ func (k *capture) finish(ctx context.Context) {
 	if err := k.link.Close(end); err != nil {
 		k.log.Error("close", "error", err)
 	}
+}
+
+// report tells the user what the Butler could not do. That streams were ended was our own wish.
+func (k *capture) report(err error) {
+	var abandoned *butler.AbandonedError
+	if errors.As(err, &abandoned) {
+		fmt.Fprintf(k.stderr, "daybook: %v\n", abandoned)
+	}
+	var loss *butler.LossError
+	switch {
+	case errors.As(err, &loss):
+		err = loss
+	case err == nil, errors.Is(err, context.Canceled), abandoned != nil:
+		return
+	}
+	k.refused.Do(func() { fmt.Fprintf(k.stderr, "daybook: %v\n", err) })
 }
 
 // guardProgress ends the streams that are left, of programs that outlive the command, when nothing got into the spool or out of it

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/daybook-dev/daybook/butler/bootstrap"
 	"github.com/daybook-dev/daybook/butler/process"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -55,6 +56,7 @@ func (c *runCmd) Run(e *env) error {
 	case err != nil:
 		fmt.Fprintf(e.stderr, "daybook: the output is not captured: %v\n", err)
 		p.Capture = discard
+		p.Env = bootstrap.Environment{}.Apply(os.Environ()) // another Butler's streams are not for it
 		result, err := process.Run(ctx, p)
 		return c.finish(nil, args, result, err)
 	}
