@@ -48,12 +48,24 @@ func Main(m *testing.M) {
 		os.Exit(1)
 	}
 	buildDir = dir
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+	goleak.VerifyTestMain(testRun{m}, goleak.Cleanup(func(code int) {
 		if err := os.RemoveAll(dir); err != nil {
 			fmt.Fprintln(os.Stderr, "testkit:", err)
 		}
 		os.Exit(code)
 	}))
+}
+
+// testRun ends what outlives the single tests, before goroutines are counted.
+type testRun struct{ *testing.M }
+
+// Run runs the tests.
+func (r testRun) Run() int {
+	code := r.M.Run()
+	if err := removeShared(); err != nil {
+		fmt.Fprintln(os.Stderr, "testkit:", err)
+	}
+	return code
 }
 
 var buildOnce = sync.OnceValues(func() (string, error) {
