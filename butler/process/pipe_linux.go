@@ -16,3 +16,11 @@ func openPipe() (r, w *os.File, err error) {
 	}
 	return r, w, nil
 }
+
+// pending returns how many bytes are in a pipe or PTY.
+func pending(f *os.File) (n int) {
+	if c, err := f.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	}
+	return n
+}

@@ -33,6 +33,9 @@ const (
 // in the background with our pipe as its stdout would hold us for ever.
 const linger = time.Second
 
+// lingerMost is how long one that goes on writing there is captured.
+const lingerMost = 3 * time.Second
+
 // Config says what to run.
 type Config struct {
 	// Args is the command and its arguments; the command is looked up in PATH.
@@ -48,8 +51,8 @@ type Config struct {
 	// Grace is how long after a SIGTERM, which is passed on, the command may take to end before it is killed, with what it
 	// started and still is in its process group; zero or less is for ever. Windows has no SIGTERM.
 	Grace time.Duration
-	// Started is called when the command runs; optional.
-	Started func()
+	// Started is called when the command runs; Ended when it has ended, and the rest of its output is awaited. Both are optional.
+	Started, Ended func()
 }
 
 // Result tells how the command ended.
@@ -73,8 +76,9 @@ type source struct {
 	feed  *feed
 
 	mu sync.Mutex
-	// lingering says that the command has ended and only what is left in its pipe is awaited.
-	lingering bool
+	// ended is when the command ended, so that only what is left in its pipe is awaited; owed is how much of that was its own.
+	ended time.Time
+	owed  int
 }
 
 // Run runs the command to its end. An error means that capturing could not be set up; the command was not started then.
@@ -134,6 +138,9 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	for _, s := range sources {
 		s.linger()
 	}
+	if c.Ended != nil {
+		c.Ended()
+	}
 	pumps.Wait()
 
 	code, signal := exitCode(cmd.ProcessState)
@@ -168,32 +175,39 @@ func (s *source) pump() {
 			_, _ = s.feed.Write(buf[:n]) // never fails
 		}
 		if err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) && n > 0 {
-				s.linger()
+			if errors.Is(err, os.ErrDeadlineExceeded) && n > 0 && s.extend(n) {
 				continue
 			}
 			return // the end: io.EOF, or EIO of a PTY without any user, or nothing came for long after the command ended
 		}
-		s.extend()
+		if !s.extend(n) {
+			return
+		}
 	}
 }
 
-// linger begins the time limit for silence, once the command has ended.
+// linger begins the time limits, once the command has ended.
 func (s *source) linger() {
 	s.mu.Lock()
-	s.lingering = true
-	s.mu.Unlock()
-	_ = s.from.SetReadDeadline(time.Now().Add(linger))
+	defer s.mu.Unlock()
+	s.ended, s.owed = time.Now(), pending(s.from)
+	_ = s.from.SetReadDeadline(s.ended.Add(linger))
 }
 
-// extend renews the limit after output came.
-func (s *source) extend() {
+// extend renews the limit for silence after n bytes came. It reports whether more is awaited: what others write after the command's
+// end is not for ever.
+func (s *source) extend(n int) bool {
 	s.mu.Lock()
-	lingering := s.lingering
-	s.mu.Unlock()
-	if lingering {
-		_ = s.from.SetReadDeadline(time.Now().Add(linger))
+	defer s.mu.Unlock()
+	if s.ended.IsZero() {
+		return true
 	}
+	s.owed -= n
+	if s.owed <= 0 && time.Since(s.ended) >= lingerMost {
+		return false
+	}
+	_ = s.from.SetReadDeadline(time.Now().Add(linger))
+	return true
 }
 
 func (s *source) close() {

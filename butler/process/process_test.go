@@ -263,3 +263,15 @@ func TestFeedWithoutReader(t *testing.T) {
 		t.Error("a closed feed was read")
 	}
 }
+
+// A process left in the background that goes on writing to our pipe does not hold us either, and what the command itself wrote
+// is there.
+func TestBackgroundProcessThatWrites(t *testing.T) {
+	o := run(t, Config{Args: sh("(while echo tick; do sleep 0.05; done) & echo $! >&2; head -c 300000 /dev/zero | tr '\\0' x"), PTY: Never})
+	var pid int
+	_, _ = fmt.Sscan(o.captured[1], &pid)
+	defer func() { _ = syscall.Kill(pid, syscall.SIGKILL) }()
+	if n := strings.Count(o.captured[0], "x"); n != 300000 || o.ExitCode != 0 {
+		t.Fatalf("%d bytes, exit code %d", n, o.ExitCode)
+	}
+}

@@ -37,7 +37,7 @@ const (
 	// settleLimit is how long the end of a command waits for readers to be able to see all of its output.
 	settleLimit = 10 * time.Second
 	// captureMemory is what a program that only captures needs, with room to spare.
-	captureMemory = 56 << 20
+	captureMemory = 32 << 20
 	// outageNotice is how long a server may be out of reach before the user is told.
 	outageNotice = 2 * time.Second
 )
@@ -82,12 +82,19 @@ type capture struct {
 	spooled, refused notice
 	outage           sync.WaitGroup
 	stopWait         context.CancelFunc
+
+	// flush ends when what is left is to be given up; nil until the end begins. stopFlush ends the watch over it.
+	flush     context.Context
+	stopFlush func()
+	// finishing says that there is nothing to wait for any more but the Butler.
+	finishing atomic.Bool
 }
 
 // open begins a capture. The name is that of the command, for the prefix if none was given; listen is the address of the server for
 // programs, which may be empty for a new one.
 func (c *captureFlags) open(ctx context.Context, e *env, name []string, listen string) (_ *capture, err error) {
-	limitMemory(captureMemory) // more if the system turns out to be in this process
+	limitMemory(captureMemory, 100) // more if the system turns out to be in this process
+	dropPages()
 	prefix, err := c.prefix(name)
 	if err != nil {
 		return nil, err
@@ -266,22 +273,35 @@ func (k *capture) tellSpooled() {
 	})
 }
 
-// finish sends what is left. While that makes progress it goes on; ctx ends it at once. What remains stays in the spool.
-func (k *capture) finish(ctx context.Context) {
+// beginEnd begins to watch over what is left, once nothing more is to come than that. A Butler that cannot even get its last bytes into
+// the spool waits for room until its output is given up; ctx does that at once.
+func (k *capture) beginEnd(ctx context.Context) {
+	if k.flush != nil {
+		return
+	}
 	flush, giveUp := context.WithCancel(ctx)
-	defer giveUp()
-	// A Butler that cannot even get its last bytes into the spool waits for room until its output is given up.
+	k.flush = flush
 	stopOutput := context.AfterFunc(flush, k.giveUpOutput)
 	stopGuard := k.guardProgress(flush, giveUp)
+	k.stopFlush = func() {
+		stopGuard()
+		stopOutput()
+		giveUp()
+	}
+}
+
+// finish sends what is left. While that makes progress it goes on; ctx ends it at once. What remains stays in the spool.
+func (k *capture) finish(ctx context.Context) {
+	k.beginEnd(ctx)
+	k.finishing.Store(true)
 	k.butler.Activate()
 	k.report(k.butler.Wait())
 	if n := k.butler.Dropped(); n > 0 {
 		fmt.Fprintf(k.stderr, "daybook: %d bytes of output were not captured: the spool took nothing for a while; the places are marked in the streams\n", n)
 	}
-	err := k.out.Close(flush)
-	stopGuard()
+	err := k.out.Close(k.flush)
 	k.endStreams()
-	stopOutput()
+	k.stopFlush()
 	k.stopWait()
 	k.outage.Wait()
 	switch {
@@ -325,7 +345,9 @@ func (k *capture) guardProgress(ctx context.Context, giveUp func()) (stop func()
 		since := time.Now()
 		for sent, pending := int64(-1), int64(-1); ; {
 			s, p := k.out.Stats().SentBytes, k.out.Pending()
-			if s != sent || p != pending {
+			// Until we finish, a command's last output may wait for our own stdout.
+			waits := !k.finishing.Load() && !k.out.Busy()
+			if s != sent || p != pending || waits {
 				sent, pending, since = s, p, time.Now()
 			}
 			switch quiet := time.Since(since); {

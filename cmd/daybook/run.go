@@ -72,10 +72,14 @@ func (c *runCmd) Run(e *env) error {
 		}
 		return capture.add(spec, types.StreamName(name), r)
 	}
+	end, cancel := context.WithCancel(ctx)
+	defer func() { cancel() }()
+	// Once the command has ended, a signal is for us.
+	p.Ended = func() {
+		end, cancel = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+		capture.beginEnd(end)
+	}
 	result, err := process.Run(ctx, p)
-
-	end, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	capture.finish(end)
 	return c.finish(capture, args, result, err)
 }

@@ -62,6 +62,7 @@ type Output struct {
 	journal    atomic.Pointer[string]
 	tasks      sync.WaitGroup
 	encoders   sync.Pool
+	busy       atomic.Int64
 
 	mu      sync.Mutex
 	streams *streams
@@ -150,6 +151,8 @@ func (o *Output) open() (err error) {
 // SendBundle puts a bundle into the spool. It waits while the spool or its disk is full, until there is room or the output's
 // context ends. After the server has refused for good it returns the reason.
 func (o *Output) SendBundle(bundle *logpb.ButlerLogBundle) error {
+	o.busy.Add(1)
+	defer o.busy.Add(-1)
 	err := o.send(bundle)
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -320,6 +323,9 @@ func (o *Output) Pending() int64 {
 	bytes, _ := o.service.Pending()
 	return bytes
 }
+
+// Busy reports whether a bundle is on its way into the spool. That it is for long says that the spool, or its disk, is full.
+func (o *Output) Busy() bool { return o.busy.Load() > 0 }
 
 // Flush waits until the server has acknowledged everything that was sent before the call, or ctx ends.
 func (o *Output) Flush(ctx context.Context) error {
