@@ -106,7 +106,7 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 			err = errors.Join(err, c.Listener.Close(), s.Close(context.WithoutCancel(ctx)))
 		}
 	}()
-	limitMemory(memoryLimit)
+	limitMemory(memoryLimit, 300) // our live memory is small for what passes through it
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), journalclient.Collector())
 
@@ -170,14 +170,14 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 	return s, nil
 }
 
-// limitMemory makes the garbage collector work harder near a limit, and less below it, unless the user has set either. A
-// server's live memory is small for what passes through it, and would be collected all the time.
-func limitMemory(bytes int64) {
+// limitMemory makes the garbage collector work harder near a limit, and below it when the memory has grown by percent, unless the
+// user has set either.
+func limitMemory(bytes int64, percent int) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(bytes)
 	}
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(300)
+		debug.SetGCPercent(percent)
 	}
 }
 
