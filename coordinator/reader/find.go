@@ -59,7 +59,7 @@ func (l *daybookLogs) findStreams(ctx context.Context, r *daybookv1.FindStreamsR
 	if err := project.Validate(); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err)
 	}
-	q := state.StreamQuery{Project: project, Limit: pageSize(r.GetPageSize()), Match: visible}
+	q := state.StreamQuery{Project: project, Limit: pageSize(r.GetPageSize())}
 	prefix, streamName := types.StreamPath(r.GetPattern()).Split()
 	var err error
 	if q.Prefix, err = state.ParsePattern(string(prefix)); err != nil {
@@ -68,14 +68,14 @@ func (l *daybookLogs) findStreams(ctx context.Context, r *daybookv1.FindStreamsR
 	if q.Name, err = state.ParsePattern(string(streamName)); err != nil {
 		return nil, err
 	}
-	if q.Before, err = parsePageToken(r.GetPageToken()); err != nil {
+	if q.After, err = parsePositionToken(r.GetPageToken()); err != nil {
 		return nil, err
 	}
-	found, err := l.reader.store.FindStreams(ctx, q)
+	found, next, err := l.reader.store.FindStreams(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	resp := new(daybookv1.FindStreamsResponse)
+	resp := &daybookv1.FindStreamsResponse{NextPageToken: positionToken(next)}
 	size := 0
 	for i, s := range found {
 		v, err := l.reader.describe(ctx, s)
@@ -84,8 +84,8 @@ func (l *daybookLogs) findStreams(ctx context.Context, r *daybookv1.FindStreamsR
 		}
 		resp.Streams = append(resp.Streams, v)
 		size += proto.Size(v)
-		if i+1 == q.Limit || size > maxPageBytes {
-			resp.NextPageToken = pageToken(s.Seq)
+		if size > maxPageBytes && i+1 < len(found) {
+			resp.NextPageToken = positionToken(s.Position())
 			break
 		}
 	}
@@ -150,7 +150,7 @@ func (l *daybookLogs) prefix(ctx context.Context, p *state.Prefix) (*daybookv1.P
 	if err != nil {
 		return nil, err
 	}
-	streams, err := l.reader.store.FindStreams(ctx, state.StreamQuery{Project: p.Project, Prefix: only, Limit: maxPrefixStreams, Match: visible})
+	streams, _, err := l.reader.store.FindStreams(ctx, state.StreamQuery{Project: p.Project, Prefix: only, Limit: maxPrefixStreams})
 	if err != nil {
 		return nil, err
 	}
@@ -165,8 +165,6 @@ func (l *daybookLogs) prefix(ctx context.Context, p *state.Prefix) (*daybookv1.P
 	}
 	return v, nil
 }
-
-func visible(s *state.Stream) bool { return s.Purged.IsZero() }
 
 func pageSize(n int32) int {
 	if n <= 0 {

@@ -111,7 +111,7 @@ func (l *logdogLogs) query(ctx context.Context, r *logdog.QueryRequest) (*logdog
 	if err := prefixName.Validate(); err != nil {
 		return nil, fault.New(fault.Invalid, "prefix: %w", err)
 	}
-	q := state.StreamQuery{Project: project, Limit: maxQueryResults}
+	q := state.StreamQuery{Project: project, Limit: maxQueryResults, ContentType: r.GetContentType(), Tags: r.GetTags()}
 	var err error
 	if q.Prefix, err = state.ParsePattern(string(prefixName)); err != nil {
 		return nil, err
@@ -126,17 +126,20 @@ func (l *logdogLogs) query(ctx context.Context, r *logdog.QueryRequest) (*logdog
 	if err != nil {
 		return nil, err
 	}
-	if q.Before, err = parsePageToken(r.GetNext()); err != nil {
+	if q.After, err = parsePositionToken(r.GetNext()); err != nil {
 		return nil, err
 	}
-	if q.Match, err = filter(r); err != nil {
+	if t := r.GetStreamType(); t != nil {
+		q.Type = t.GetValue().Enum()
+	}
+	if err := checkFilter(q); err != nil {
 		return nil, err
 	}
-	found, err := l.reader.store.FindStreams(ctx, q)
+	found, next, err := l.reader.store.FindStreams(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	resp := &logdog.QueryResponse{Project: string(project), Realm: prefix.Realm}
+	resp := &logdog.QueryResponse{Project: string(project), Realm: prefix.Realm, Next: positionToken(next)}
 	for _, s := range found {
 		v := &logdog.QueryResponse_Stream{Path: string(s.Path())}
 		if r.GetState() {
@@ -146,47 +149,20 @@ func (l *logdogLogs) query(ctx context.Context, r *logdog.QueryRequest) (*logdog
 		}
 		resp.Streams = append(resp.Streams, v)
 	}
-	if n := len(found); n == q.Limit {
-		resp.Next = pageToken(found[n-1].Seq)
-	}
 	return resp, nil
 }
 
-// filter returns what a query asks of a stream beside its name.
-func filter(r *logdog.QueryRequest) (func(*state.Stream) bool, error) {
-	if t := r.GetStreamType(); t != nil && logpb.StreamType_name[int32(t.GetValue())] == "" {
-		return nil, fault.New(fault.Invalid, "unknown stream type %d", t.GetValue())
+// checkFilter refuses what no stream can be.
+func checkFilter(q state.StreamQuery) error {
+	if q.Type != nil && logpb.StreamType_name[int32(*q.Type)] == "" {
+		return fault.New(fault.Invalid, "unknown stream type %d", *q.Type)
 	}
-	for key, value := range r.GetTags() {
+	for key, value := range q.Tags {
 		if err := types.ValidateTag(key, value); err != nil {
-			return nil, fault.Wrap(fault.Invalid, err)
+			return fault.Wrap(fault.Invalid, err)
 		}
 	}
-	byDescriptor := r.GetContentType() != "" || r.GetStreamType() != nil || len(r.GetTags()) > 0
-	return func(s *state.Stream) bool {
-		if !s.Purged.IsZero() {
-			return false
-		}
-		if !byDescriptor {
-			return true
-		}
-		d, err := descriptor(s)
-		if err != nil {
-			return false
-		}
-		if t := r.GetContentType(); t != "" && t != d.GetContentType() {
-			return false
-		}
-		if t := r.GetStreamType(); t != nil && t.GetValue() != d.GetStreamType() {
-			return false
-		}
-		for key, value := range r.GetTags() {
-			if got, ok := d.GetTags()[key]; !ok || value != "" && value != got {
-				return false
-			}
-		}
-		return true
-	}, nil
+	return nil
 }
 
 func logStreamState(s *state.Stream) *logdog.LogStreamState {

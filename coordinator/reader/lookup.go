@@ -3,7 +3,9 @@ package reader
 import (
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"strconv"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -48,7 +50,33 @@ func descriptor(s *state.Stream) (*logpb.LogStreamDescriptor, error) {
 	return d, nil
 }
 
-// A page token is the number of the last row of the page, so that pages stay the same while rows are added.
+// positionToken is the page token of a listing of streams: where the page ended, so that pages stay the same while streams are added.
+func positionToken(p state.Position) string {
+	if p.IsZero() {
+		return ""
+	}
+	b := binary.BigEndian.AppendUint64(nil, uint64(p.Created.UnixMicro())) //nolint:gosec // times before 1970 come back as they were
+	b = binary.AppendVarint(b, p.Seq)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parsePositionToken(token string) (state.Position, error) {
+	if token == "" {
+		return state.Position{}, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err == nil && len(b) > 8 {
+		created := int64(binary.BigEndian.Uint64(b)) //nolint:gosec // see positionToken
+		if seq, n := binary.Varint(b[8:]); n == len(b)-8 && seq >= 0 {
+			return state.Position{Created: time.UnixMicro(created).UTC(), Seq: seq}, nil
+		}
+	}
+	return state.Position{}, errPageToken
+}
+
+var errPageToken = fault.New(fault.Invalid, "page token is not one that this service gave out")
+
+// A page token of prefixes is the number of the last one of the page.
 func pageToken(seq int64) string {
 	return base64.RawURLEncoding.EncodeToString(strconv.AppendInt(nil, seq, 10))
 }
@@ -64,5 +92,5 @@ func parsePageToken(token string) (int64, error) {
 			return seq, nil
 		}
 	}
-	return 0, fault.New(fault.Invalid, "page token is not one that this service gave out")
+	return 0, errPageToken
 }

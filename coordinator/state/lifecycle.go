@@ -78,12 +78,10 @@ func (s *Stream) addTags(tags map[string]string) error {
 	return err
 }
 
-// clip shortens a reason, at the end of a character.
+// clip makes a reason a short text: it ends at the end of a character, and holds no NUL, which is none to PostgreSQL.
 func clip(reason string) string {
-	if len(reason) <= maxReason {
-		return strings.ToValidUTF8(reason, "")
-	}
-	return strings.ToValidUTF8(reason[:maxReason], "")
+	reason = strings.ReplaceAll(reason[:min(len(reason), maxReason)], "\x00", "")
+	return strings.ToValidUTF8(reason, "")
 }
 
 // SetArchive records that the stream is archived. Whether it is complete is decided here, by the reported end and by what the
@@ -155,7 +153,7 @@ func (t *Task) HandBack(at time.Time, reason string, failed bool) {
 	}
 	t.Available, t.LeaseEnd = at, time.Time{}
 	if reason != "" {
-		t.LastError = reason
+		t.LastError = clip(reason)
 	}
 }
 
@@ -163,7 +161,7 @@ func (t *Task) HandBack(at time.Time, reason string, failed bool) {
 func (t *Task) Bury(now time.Time, reason string) {
 	t.Dead, t.LeaseEnd = now, time.Time{}
 	if reason != "" {
-		t.LastError = reason
+		t.LastError = clip(reason)
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package state is what the Coordinator remembers: prefixes, streams, and the tasks that their life still needs. It holds the
-// vocabulary, the one place where transitions are checked (lifecycle.go), and the interface of the stores that keep it
-// (package sqlite; all held to the same tests, package statetest).
+// vocabulary, the one place where transitions are checked (lifecycle.go), the search for streams (find.go), and the interface of
+// the stores that keep it (packages sqlite and postgres, both held to the tests of package statetest).
 //
 // One row a stream holds its whole state machine. A task lives in the row's neighbourhood: it is written in the transaction that
 // brings the stream into the state which needs it, so neither can exist without the other.
@@ -169,18 +169,6 @@ type Task struct {
 	Dead time.Time
 }
 
-// StreamQuery selects streams of a project, newest first.
-type StreamQuery struct {
-	Project      types.Project
-	Prefix, Name Pattern
-	// Before is the Seq of the last stream of the page before; zero begins at the newest.
-	Before int64
-	// Limit is the most streams wanted; it must be positive.
-	Limit int
-	// Match further selects, if it is not nil.
-	Match func(*Stream) bool
-}
-
 // PrefixQuery selects prefixes of a project, newest first.
 type PrefixQuery struct {
 	Project types.Project
@@ -202,8 +190,9 @@ type Store interface {
 	Prefix(ctx context.Context, project types.Project, prefix types.StreamName) (*Prefix, error)
 	// Stream returns a stream, or an error of kind NotFound.
 	Stream(ctx context.Context, project types.Project, id types.StreamID) (*Stream, error)
-	// FindStreams returns what the query selects.
-	FindStreams(ctx context.Context, q StreamQuery) ([]*Stream, error)
+	// FindStreams returns streams that the query selects, and where to go on. It looks at no more than Window streams in a call, so
+	// that there may be fewer than wanted, or none, although there are more; there are no more when next is zero.
+	FindStreams(ctx context.Context, q StreamQuery) (found []*Stream, next Position, err error)
 	// FindPrefixes returns what the query selects.
 	FindPrefixes(ctx context.Context, q PrefixQuery) ([]*Prefix, error)
 	// Projects returns the projects that have a prefix, by name.
@@ -213,9 +202,11 @@ type Store interface {
 	// PendingTasks counts the tasks that can be leased now or are leased.
 	PendingTasks(ctx context.Context, now time.Time) (int, error)
 
-	// WatchStream wakes after the stream was added or changed. Subscribe before looking; stop must be called once.
+	// WatchStream wakes after the stream was added or changed. Subscribe before looking; stop must be called once. A store that other
+	// processes share also wakes when one of them changed something, within 100 ms, and may wake without a reason.
 	WatchStream(project types.Project, id types.StreamID) (changed <-chan struct{}, stop func())
-	// WatchTasks wakes after tasks were added or became available at another time.
+	// WatchTasks wakes after tasks were added or became available at another time; when another process did it, if that changed
+	// what NextTask says.
 	WatchTasks() (changed <-chan struct{}, stop func())
 
 	// Close waits for the running transactions and releases the store.

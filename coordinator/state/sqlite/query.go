@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
+	"github.com/daybook-dev/daybook/coordinator/state/row"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
 const (
-	fromPrefixes = `SELECT ` + prefixColumns + ` FROM prefixes p WHERE `
-	fromStreams  = `SELECT ` + streamColumns + ` FROM streams s JOIN prefixes p ON p.seq = s.prefix WHERE `
+	fromPrefixes = `SELECT ` + row.PrefixColumns + ` FROM prefixes p WHERE `
+	fromStreams  = `SELECT ` + row.StreamColumns + ` FROM streams s JOIN prefixes p ON p.seq = s.prefix WHERE `
 )
 
 // Prefix implements state.Store.
@@ -33,7 +34,7 @@ func prefixBy(ctx context.Context, db *statements, project types.Project, prefix
 	if err != nil {
 		return nil, wrap(err, "read prefix %s of project %s", prefix, project)
 	}
-	p, err := first(rows, prefixTargets)
+	p, err := first(rows, row.Prefix)
 	if p == nil && err == nil {
 		err = fault.New(fault.NotFound, "no prefix %s in project %s", prefix, project)
 	}
@@ -45,35 +46,11 @@ func streamBy(ctx context.Context, db *statements, project types.Project, id typ
 	if err != nil {
 		return nil, wrap(err, "read stream %s of project %s", id, project)
 	}
-	v, err := first(rows, streamTargets)
+	v, err := first(rows, row.Stream)
 	if v == nil && err == nil {
 		err = fault.New(fault.NotFound, "no such stream in project %s", project)
 	}
 	return v, wrap(err, "read stream %s of project %s", id, project)
-}
-
-// FindStreams implements state.Store.
-func (s *Store) FindStreams(ctx context.Context, q state.StreamQuery) ([]*state.Stream, error) {
-	text, args := fromStreams+`s.project = ? AND s.seq < ?`, []any{string(q.Project), before(q.Before)}
-	if prefix, ok := q.Prefix.Literal(); ok {
-		text += ` AND s.prefix = (SELECT seq FROM prefixes WHERE project = ? AND prefix = ?)`
-		args = append(args, string(q.Project), string(prefix))
-	} else {
-		text, args = glob(text, args, "p.prefix", q.Prefix)
-	}
-	text, args = glob(text, args, "s.name", q.Name)
-	rows, err := s.queries.query(ctx, text+` ORDER BY s.seq DESC`, args...)
-	if err != nil {
-		return nil, s.after(wrap(err, "find streams of project %s", q.Project))
-	}
-	var found []*state.Stream
-	err = each(rows, streamTargets, func(v *state.Stream) bool {
-		if q.Prefix.Match(v.Prefix.Prefix) && q.Name.Match(v.Name) && (q.Match == nil || q.Match(v)) {
-			found = append(found, v)
-		}
-		return len(found) < q.Limit
-	})
-	return found, s.after(wrap(err, "find streams of project %s", q.Project))
 }
 
 // FindPrefixes implements state.Store.
@@ -84,7 +61,7 @@ func (s *Store) FindPrefixes(ctx context.Context, q state.PrefixQuery) ([]*state
 		return nil, s.after(wrap(err, "find prefixes of project %s", q.Project))
 	}
 	var found []*state.Prefix
-	err = each(rows, prefixTargets, func(p *state.Prefix) bool {
+	err = each(rows, row.Prefix, func(p *state.Prefix) bool {
 		if q.Prefix.Match(p.Prefix) {
 			found = append(found, p)
 		}
@@ -161,4 +138,29 @@ func (s *Store) after(err error) error {
 	default:
 		return err
 	}
+}
+
+// each scans all rows until visit returns false.
+func each[T any](rows *sql.Rows, targets func(*T) ([]any, func() error), visit func(*T) bool) error {
+	defer func() { _ = rows.Close() }() // Err tells
+	for rows.Next() {
+		v := new(T)
+		to, done := targets(v)
+		if err := rows.Scan(to...); err != nil {
+			return err
+		}
+		if err := done(); err != nil {
+			return err
+		}
+		if !visit(v) {
+			break
+		}
+	}
+	return rows.Err()
+}
+
+// first returns the first row, or nil.
+func first[T any](rows *sql.Rows, targets func(*T) ([]any, func() error)) (found *T, err error) {
+	err = each(rows, targets, func(v *T) bool { found = v; return false })
+	return found, err
 }

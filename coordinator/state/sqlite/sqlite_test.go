@@ -78,40 +78,6 @@ func TestFilesArePrivate(t *testing.T) {
 	}
 }
 
-// What is looked up often is looked up by an index.
-func TestPlans(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "state.db"))
-	defer func() { _ = s.Close() }()
-	for _, query := range []string{
-		fromPrefixes + `p.project = 'a' AND p.prefix = 'b'`,
-		fromPrefixes + `p.project = 'a' AND p.seq < 9 ORDER BY p.seq DESC`,
-		fromStreams + `s.project = 'a' AND s.id = 'b'`,
-		fromStreams + `s.project = 'a' AND s.seq < 9 ORDER BY s.seq DESC`,
-		fromStreams + `s.project = 'a' AND s.seq < 9 AND s.prefix = 7 ORDER BY s.seq DESC`,
-		fromTasks + `t.stream = 1 AND t.kind = 2`,
-		fromTasks + `t.dead IS NULL AND t.available <= 5 ORDER BY t.available LIMIT 5`,
-		`SELECT min(available) FROM tasks WHERE dead IS NULL`,
-	} {
-		rows, err := s.read.Query("EXPLAIN QUERY PLAN " + query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for rows.Next() {
-			var id, parent, unused int
-			var detail string
-			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
-				t.Fatal(err)
-			}
-			if strings.HasPrefix(detail, "SCAN") || strings.Contains(detail, "TEMP B-TREE") {
-				t.Errorf("%s: %s", query, detail)
-			}
-		}
-		if err := rows.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
 // BenchmarkRegister measures what the start of many commands at once costs: a prefix, and two streams with their tasks.
 func BenchmarkRegister(b *testing.B) {
 	s, err := Open(b.Context(), filepath.Join(b.TempDir(), "state.db"))

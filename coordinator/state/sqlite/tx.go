@@ -2,11 +2,11 @@ package sqlite
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
+	"github.com/daybook-dev/daybook/coordinator/state/row"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/types"
 )
@@ -46,40 +46,39 @@ func (t *tx) Stream(project types.Project, id types.StreamID) (*state.Stream, er
 }
 
 func (t *tx) AddPrefix(p *state.Prefix) error {
-	source, err := json.Marshal(p.Source)
+	values, err := row.PrefixValues(p)
 	if err == nil {
 		p.Seq, err = t.change(`INSERT INTO prefixes (project, prefix, realm, secret, op_nonce, source, created, expires)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			string(p.Project), string(p.Prefix), p.Realm, blob(p.Secret), blob(p.OpNonce), string(source), micros(p.Created), micros(p.Expires))
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, values...)
 	}
 	return wrap(err, "add prefix %s of project %s", p.Prefix, p.Project)
 }
 
 func (t *tx) AddStream(s *state.Stream) error {
-	missing, err := encodeRanges(s.Missing)
+	values, err := row.StreamValues(s)
 	if err == nil {
-		a := &s.Archive
-		s.Seq, err = t.change(`INSERT INTO streams (project, id, prefix, name, proto_version, descriptor, created, updated, phase, end_index,
-			ended, purged, archived, stream_url, stream_size, index_url, index_size, archived_index, entry_count, content_size, lines, missing, end_reason)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			string(s.Prefix.Project), string(s.ID), s.Prefix.Seq, string(s.Name), s.ProtoVersion, blob(s.Descriptor), micros(s.Created),
-			micros(s.Updated), int(s.Phase), endIndex(s.End), micros(s.Ended), micros(s.Purged), micros(a.At), a.StreamURL, a.StreamSize,
-			a.IndexURL, a.IndexSize, int64(a.LastIndex), a.EntryCount, a.ContentSize, a.Lines, missing, s.EndReason)
+		s.Seq, err = t.change(`INSERT INTO streams (project, id, prefix, name, proto_version, created, updated, phase, end_index, ended,
+			purged, archived, stream_url, stream_size, index_url, index_size, archived_index, entry_count, content_size, lines, missing,
+			end_reason, descriptor)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, append(row.NewStreamValues(s), values...)...)
+	}
+	if err == nil {
+		err = t.addLabels(s, s.Labels())
 	}
 	t.changed = append(t.changed, streamKey{s.Prefix.Project, s.ID})
 	return wrap(err, "add stream %s of project %s", s.ID, s.Prefix.Project)
 }
 
 func (t *tx) PutStream(s *state.Stream) error {
-	missing, err := encodeRanges(s.Missing)
+	values, err := row.StreamValues(s)
 	if err == nil {
-		a := &s.Archive
 		_, err = t.change(`UPDATE streams SET updated = ?, phase = ?, end_index = ?, ended = ?, purged = ?, archived = ?, stream_url = ?,
 			stream_size = ?, index_url = ?, index_size = ?, archived_index = ?, entry_count = ?, content_size = ?, lines = ?, missing = ?,
-			descriptor = ?, end_reason = ?
-			WHERE seq = ?`,
-			micros(s.Updated), int(s.Phase), endIndex(s.End), micros(s.Ended), micros(s.Purged), micros(a.At), a.StreamURL,
-			a.StreamSize, a.IndexURL, a.IndexSize, int64(a.LastIndex), a.EntryCount, a.ContentSize, a.Lines, missing, blob(s.Descriptor), s.EndReason, s.Seq)
+			end_reason = ?, descriptor = ?
+			WHERE seq = ?`, append(values, s.Seq)...)
+	}
+	if err == nil {
+		err = t.addLabels(s, s.TagLabels())
 	}
 	t.changed = append(t.changed, streamKey{s.Prefix.Project, s.ID})
 	return wrap(err, "change stream %s of project %s", s.ID, s.Prefix.Project)
@@ -87,15 +86,14 @@ func (t *tx) PutStream(s *state.Stream) error {
 
 func (t *tx) AddTask(k *state.Task) (err error) {
 	k.Seq, err = t.change(`INSERT INTO tasks (stream, kind, available, lease_end, attempts, failures, last_error, dead)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		k.Stream.Seq, int(k.Kind), micros(k.Available), micros(k.LeaseEnd), k.Attempts, k.Failures, k.LastError, micros(k.Dead))
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, append([]any{k.Stream.Seq, int64(k.Kind)}, row.TaskValues(k)...)...)
 	t.tasksChanged = true
 	return wrap(err, "add %s task of stream %s", k.Kind, k.Stream.ID)
 }
 
 func (t *tx) PutTask(k *state.Task) error {
 	_, err := t.change(`UPDATE tasks SET available = ?, lease_end = ?, attempts = ?, failures = ?, last_error = ?, dead = ? WHERE seq = ?`,
-		micros(k.Available), micros(k.LeaseEnd), k.Attempts, k.Failures, k.LastError, micros(k.Dead), k.Seq)
+		append(row.TaskValues(k), k.Seq)...)
 	t.tasksChanged = true
 	return wrap(err, "change task %d", k.Seq)
 }
@@ -115,14 +113,14 @@ func (t *tx) TaskBySeq(seq int64) (*state.Task, error) {
 	return k, wrap(err, "read task %d", seq)
 }
 
-const fromTasks = `SELECT ` + taskColumns + ` FROM tasks t JOIN streams s ON s.seq = t.stream JOIN prefixes p ON p.seq = s.prefix WHERE `
+const fromTasks = `SELECT ` + row.TaskColumns + ` FROM tasks t JOIN streams s ON s.seq = t.stream JOIN prefixes p ON p.seq = s.prefix WHERE `
 
 func (t *tx) task(where string, args ...any) (*state.Task, error) {
 	rows, err := t.query(context.Background(), fromTasks+where, args...)
 	if err != nil {
 		return nil, err
 	}
-	return first(rows, taskTargets)
+	return first(rows, row.Task)
 }
 
 func (t *tx) AvailableTasks(now time.Time, limit int) ([]*state.Task, error) {
@@ -132,16 +130,8 @@ func (t *tx) AvailableTasks(now time.Time, limit int) ([]*state.Task, error) {
 		return nil, wrap(err, "read available tasks")
 	}
 	var tasks []*state.Task
-	err = each(rows, taskTargets, func(k *state.Task) bool { tasks = append(tasks, k); return true })
+	err = each(rows, row.Task, func(k *state.Task) bool { tasks = append(tasks, k); return true })
 	return tasks, wrap(err, "read available tasks")
-}
-
-// blob is never NULL.
-func blob(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
 }
 
 // wrap says what failed. Errors that have a kind, and context errors, need no more words.

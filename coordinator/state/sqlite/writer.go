@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
+	"github.com/daybook-dev/daybook/coordinator/state/row"
 )
 
 // maxGroup is the most updates that share a commit.
@@ -37,7 +38,7 @@ func (s *Store) Update(ctx context.Context, fn func(state.Tx) error) error {
 func (s *Store) ReleaseLeases(ctx context.Context, now time.Time) error {
 	return s.Update(ctx, func(t state.Tx) error {
 		w := t.(*tx)
-		_, err := w.change(`UPDATE tasks SET available = ?, lease_end = NULL WHERE lease_end IS NOT NULL AND dead IS NULL`, micros(now))
+		_, err := w.change(`UPDATE tasks SET available = ?, lease_end = NULL WHERE lease_end IS NOT NULL AND dead IS NULL`, row.Micros(now))
 		w.tasksChanged = true
 		return wrap(err, "release leases")
 	})

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -29,6 +28,7 @@ func Run(t *testing.T, open func(t *testing.T, name string) state.Store) {
 		{"round trip", roundTrip},
 		{"undo", undo},
 		{"find streams", findStreams},
+		{"find among many", findAmongMany},
 		{"find prefixes", findPrefixes},
 		{"tasks", tasks},
 		{"watch", watch},
@@ -195,68 +195,6 @@ func undo(t *testing.T, f *fixture) {
 	cancel()
 	if err := f.Update(ctx, func(tx state.Tx) error { return tx.AddStream(newStream(p, "s")) }); !errors.Is(err, context.Canceled) {
 		t.Errorf("Update of a caller that went away: %v", err)
-	}
-}
-
-func findStreams(t *testing.T, f *fixture) {
-	var paths []types.StreamPath
-	for _, prefix := range []types.StreamName{"a", "a/b", "a/b/c", "x/b"} {
-		p := f.addPrefix("local", prefix)
-		for _, name := range []types.StreamName{"stdout", "steps/1/stdout", "steps/2/stderr"} {
-			f.addStream(p, name)
-			paths = append(paths, prefix.Join(name))
-		}
-	}
-	f.addStream(f.addPrefix("other", "a"), "stdout")
-	slices.Reverse(paths)
-	for _, test := range []struct{ prefix, name string }{
-		{"", ""},
-		{"a", ""},
-		{"a/b", "stdout"},
-		{"a/*", ""},
-		{"a/**", ""},
-		{"**/b", ""},
-		{"*/b", "steps/**"},
-		{"", "**/stdout"},
-		{"", "steps/*/std*"},
-		{"nothing", ""},
-		{"a/**/c", ""},
-	} {
-		prefix, err := state.ParsePattern(test.prefix)
-		if err != nil {
-			t.Fatal(err)
-		}
-		name, err := state.ParsePattern(test.name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var want, got []types.StreamPath
-		for _, path := range paths {
-			if p, n := path.Split(); prefix.Match(p) && name.Match(n) {
-				want = append(want, path)
-			}
-		}
-		q := state.StreamQuery{Project: "local", Prefix: prefix, Name: name, Limit: 2}
-		for {
-			page, err := f.FindStreams(t.Context(), q)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, s := range page {
-				got = append(got, s.Path())
-				q.Before = s.Seq
-			}
-			if len(page) < q.Limit {
-				break
-			}
-		}
-		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
-			t.Errorf("%q %q (-want +got):\n%s", test.prefix, test.name, diff)
-		}
-	}
-	got, err := f.FindStreams(t.Context(), state.StreamQuery{Project: "local", Limit: 2, Match: func(s *state.Stream) bool { return s.Prefix.Prefix == "a" }})
-	if err != nil || len(got) != 2 || got[0].Path() != "a/+/steps/2/stderr" {
-		t.Errorf("with a further selection: %v, %v", got, err)
 	}
 }
 
@@ -439,7 +377,7 @@ func concurrency(t *testing.T, f *fixture) {
 	if err != nil || s.Archive.Lines != callers*9/10 {
 		t.Errorf("%d changes were kept, %v", s.Archive.Lines, err)
 	}
-	all, err := f.FindStreams(t.Context(), state.StreamQuery{Project: "local", Limit: 1000})
+	all, _, err := f.FindStreams(t.Context(), state.StreamQuery{Project: "local", Limit: 1000})
 	if err != nil || len(all) != 1+callers*9/10 {
 		t.Errorf("%d streams, %v", len(all), err)
 	}
