@@ -37,21 +37,18 @@ func (m *callMetrics) begin(kind, fullMethod string) (end func(error)) {
 	}
 }
 
-func (m *callMetrics) options() []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			end := m.begin("unary", info.FullMethod)
-			resp, err := handler(ctx, req)
-			end(err)
-			return resp, err
-		}),
-		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-			end := m.begin(streamKind(info), info.FullMethod)
-			err := handler(srv, ss)
-			end(err)
-			return err
-		}),
-	}
+func (m *callMetrics) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	end := m.begin("unary", info.FullMethod)
+	resp, err := handler(ctx, req)
+	end(err)
+	return resp, err
+}
+
+func (m *callMetrics) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	end := m.begin(streamKind(info), info.FullMethod)
+	err := handler(srv, ss)
+	end(err)
+	return err
 }
 
 func streamKind(info *grpc.StreamServerInfo) string {

@@ -3,6 +3,9 @@ package main
 import (
 	"net"
 	"net/http"
+	"strconv"
+
+	"google.golang.org/grpc/codes"
 )
 
 // ownHost refuses requests that were made for another host than this one. Without it, a page of any web site could have its name
@@ -19,6 +22,17 @@ func ownHost(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// ownPages refuses calls that a browser makes for a page of another origin. The browser would not show it the answer, but the call
+// would be made.
+func ownPages(calls http.Handler) http.Handler {
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Prpc-Grpc-Code", strconv.Itoa(int(codes.PermissionDenied)))
+		http.Error(w, "pages of other origins may not call this server", http.StatusForbidden)
+	}))
+	return protection.Handler(calls)
 }
 
 func trimBrackets(host string) string {

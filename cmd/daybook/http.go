@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
+	"github.com/daybook-dev/daybook/api/prpc"
 	"github.com/daybook-dev/daybook/journal/broker"
 	"github.com/daybook-dev/daybook/web"
 )
@@ -17,8 +18,9 @@ import (
 // handler returns everything that is served by HTTP: the pages, the journals, and what tells about the process.
 //
 // A path that is nobody else's is a journal's, since that is where the clients of other brokers look for it. Journals whose
-// names begin like our paths are below /journals/ only, where all are.
-func (s *system) handler(reg *prometheus.Registry) http.Handler {
+// names begin like our paths are below /journals/ only, where all are. Below /prpc/, all is calls.
+func (s *system) handler(reg *prometheus.Registry, calls http.Handler) http.Handler {
+	calls = ownPages(calls)
 	site := web.Handler(web.Config{Logs: daybookv1.NewLogsClient(s.conn), Version: versionString(), Logger: s.Log, Registerer: reg})
 	journals := s.journals.Gateway(broker.GatewayConfig{})
 	atRoot := s.journals.Gateway(broker.GatewayConfig{Prefix: "/"})
@@ -53,6 +55,8 @@ func (s *system) handler(reg *prometheus.Registry) http.Handler {
 		// Journals are told apart before the multiplexer would redirect a path to what it takes it for.
 		_, pattern := ours.Handler(r)
 		switch {
+		case strings.HasPrefix(r.URL.Path, prpc.Prefix):
+			calls.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, "/journals/"):
 			journals.ServeHTTP(w, r)
 		case pattern != "":

@@ -10,22 +10,34 @@ import (
 	"github.com/daybook-dev/daybook/internal/fault"
 )
 
+// interceptors go around every call, the first outermost, however it comes.
+type interceptors struct {
+	unary  []grpc.UnaryServerInterceptor
+	stream []grpc.StreamServerInterceptor
+}
+
+func (i *interceptors) add(unary grpc.UnaryServerInterceptor, stream grpc.StreamServerInterceptor) {
+	i.unary = append(i.unary, unary)
+	i.stream = append(i.stream, stream)
+}
+
+func (i *interceptors) options() []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(i.unary...), grpc.ChainStreamInterceptor(i.stream...)}
+}
+
 // panicsAreErrors keeps a defect in one call from taking the process, and with it everybody's calls, down.
-func panicsAreErrors(log *slog.Logger) []grpc.ServerOption {
+func panicsAreErrors(log *slog.Logger) (grpc.UnaryServerInterceptor, grpc.StreamServerInterceptor) {
 	caught := func(method string, err *error) {
 		if r := recover(); r != nil {
 			log.Error("panic in a call", "method", method, "panic", r, "stack", string(debug.Stack()))
 			*err = fault.GRPC(fault.New(fault.Internal, "%s failed because of a defect; the server's log has the details", method))
 		}
 	}
-	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (_ any, err error) {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (_ any, err error) {
 			defer caught(info.FullMethod, &err)
 			return handler(ctx, req)
-		}),
-		grpc.ChainStreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+		}, func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 			defer caught(info.FullMethod, &err)
 			return handler(srv, ss)
-		}),
-	}
+		}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/daybook-dev/daybook/api/client"
 	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/api/prpc"
 	"github.com/daybook-dev/daybook/archive"
 	"github.com/daybook-dev/daybook/archivist"
 	"github.com/daybook-dev/daybook/collector"
@@ -192,15 +193,20 @@ func (s *system) serve(reg *prometheus.Registry) error {
 	s.onClose(func(context.Context) error { return s.conn.Close() })
 
 	options := append(client.ServerOptions(), grpc.WaitForHandlers(true), grpc.MaxHeaderListSize(maxHeader), grpc.ConnectionTimeout(greetingLimit))
-	options = append(options, newCallMetrics(reg).options()...) // first, so that it sees what becomes of panics
-	grpcServer := grpc.NewServer(append(options, panicsAreErrors(s.Log)...)...)
+	var around interceptors
+	metrics := newCallMetrics(reg)
+	around.add(metrics.unary, metrics.stream) // first, so that it sees what becomes of panics
+	around.add(panicsAreErrors(s.Log))
+	grpcServer := grpc.NewServer(append(options, around.options()...)...)
 	protocol.RegisterJournalServer(grpcServer, s.journals)
 	protocol.RegisterPipelineServer(grpcServer, s.journals.Pipeline())
 	s.coord.Register(grpcServer)
+	prpcServer := prpc.NewServer(prpc.Config{Interceptors: around.unary, Logger: s.Log})
+	s.coord.Register(prpcServer)
 
 	requests, endRequests := context.WithCancel(context.Background())
 	httpServer := &http.Server{
-		Handler:           s.handler(reg),
+		Handler:           s.handler(reg, prpcServer),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
