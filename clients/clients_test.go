@@ -20,20 +20,20 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
 	"github.com/daybook-dev/daybook/butler"
 	"github.com/daybook-dev/daybook/butler/bootstrap"
 	"github.com/daybook-dev/daybook/butler/output/memory"
 	"github.com/daybook-dev/daybook/butler/redact"
 	"github.com/daybook-dev/daybook/butler/streamserver"
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
 	"github.com/daybook-dev/daybook/streamclient"
 	"github.com/daybook-dev/daybook/streamproto"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 var networks = map[string]string{"unix": "", "tcp4": "tcp4:"}
 
@@ -294,12 +294,13 @@ echo "code $code"
 
 func TestShell(t *testing.T) {
 	dir := files(t)
+	path := "PATH=" + filepath.Dir(testkit.Binary(t)) + ":" + os.Getenv("PATH")
 	for network, address := range networks {
 		t.Run(network, func(t *testing.T) {
 			h := startHost(t, address)
-			connectors := []string{"python3", "nc", "socat"}
+			connectors := []string{"daybook", "python3", "nc", "socat"}
 			for _, via := range connectors {
-				out := h.run(t, []string{"DIR=" + dir, "DAYBOOK_STREAM_VIA=" + via}, "dash", "-c", shellStreams, "dash", via)
+				out := h.run(t, []string{path, "DIR=" + dir, "DAYBOOK_STREAM_VIA=" + via}, "dash", "-c", shellStreams, "dash", via)
 				if out != "both\ncode 7\n" {
 					t.Errorf("%s: the script printed %q", via, out)
 				}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -29,7 +30,7 @@ type streamCmd struct {
 
 func (c *streamCmd) Help() string {
 	return "Reads to the end of stdin. Below daybook run or daybook butler the stream is one of theirs, and the flags of the prefix, the spool and redaction mean nothing; " +
-		"otherwise, or if --prefix or --server is given, it is captured here, and the first line on stderr is the address of its page.\n\n" +
+		"otherwise, or if --prefix is given, it is captured here, and the first line on stderr is the address of its page.\n\n" +
 		"An interrupt is for whoever writes the other end of a pipe; SIGTERM ends the stream where it is.\n\n" + redactHelp()
 }
 
@@ -60,7 +61,7 @@ func (c *streamCmd) Run(e *env) (err error) {
 	defer stop()
 	defer context.AfterFunc(ctx, in.end)()
 
-	if os.Getenv(streamproto.EnvAddress) != "" && c.Prefix == "" && c.Server == "" {
+	if os.Getenv(streamproto.EnvAddress) != "" && c.Prefix == "" {
 		return c.join(ctx, &spec, in)
 	}
 	k, err := c.open(context.WithoutCancel(e.ctx), e, []string{string(spec.name)}, "")
@@ -80,7 +81,7 @@ func (c *streamCmd) Run(e *env) (err error) {
 	end, cancel := signal.NotifyContext(context.WithoutCancel(e.ctx), syscall.SIGTERM)
 	defer cancel()
 	k.finish(end)
-	return in.failure()
+	return cmp.Or(in.failure(), k.failure())
 }
 
 // openSource returns what is to be read, and the name of a stream for it.
