@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -34,14 +35,17 @@ func (c *butlerCmd) Run(e *env) error {
 	_, err = fmt.Fprintln(e.stdout, strings.Join(bootstrap.New(k.streams.Address(), k.out.URLConstructionEnv()).Apply(nil), "\n"))
 	notify(k, daemon.SdNotifyReady)
 	if err == nil {
-		<-e.ctx.Done()
+		select {
+		case <-e.ctx.Done():
+		case <-k.refusal:
+		}
 	}
 	notify(k, daemon.SdNotifyStopping)
 	k.endStreams()
 	end, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	k.finish(end)
-	return err
+	return cmp.Or(err, k.failure())
 }
 
 // notify tells systemd, if it is around.

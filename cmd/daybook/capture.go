@@ -37,7 +37,7 @@ const (
 	// settleLimit is how long the end of a command waits for readers to be able to see all of its output.
 	settleLimit = 10 * time.Second
 	// captureMemory is what a program that only captures needs, with room to spare.
-	captureMemory = 32 << 20
+	captureMemory = 48 << 20
 	// outageNotice is how long a server may be out of reach before the user is told.
 	outageNotice = 2 * time.Second
 )
@@ -80,8 +80,10 @@ type capture struct {
 
 	// The user is told once of each: that output waits in the spool, and that it was refused or lost.
 	spooled, refused notice
-	outage           sync.WaitGroup
-	stopWait         context.CancelFunc
+	// refusal is closed when the server refused for good.
+	refusal  chan struct{}
+	outage   sync.WaitGroup
+	stopWait context.CancelFunc
 
 	// flush ends when what is left is to be given up; nil until the end begins. stopFlush ends the watch over it.
 	flush     context.Context
@@ -112,7 +114,7 @@ func (c *captureFlags) open(ctx context.Context, e *env, name []string, listen s
 	if err != nil {
 		return nil, err
 	}
-	k := &capture{project: c.Project, prefix: prefix, stderr: e.stderr, log: e.log}
+	k := &capture{project: c.Project, prefix: prefix, refusal: make(chan struct{}), stderr: e.stderr, log: e.log}
 	if k.link, err = c.openLink(ctx, e.log); err != nil {
 		return nil, err
 	}
@@ -193,8 +195,9 @@ func (k *capture) openButler(ctx context.Context, c *captureFlags, tags streampr
 		SpoolLimit:      int64(c.SpoolLimit),
 		OnProblem: func(err error) {
 			k.refused.Do(func() {
-				fmt.Fprintf(k.stderr, "daybook: the server refused the output: %v; it is kept in %s\n", err, spool)
+				fmt.Fprintf(k.stderr, "daybook: the server refused the output: %v; no more of it is captured, and what was is in %s\n", err, spool)
 			})
+			close(k.refusal)
 		},
 		Logger: k.log,
 	})
@@ -367,6 +370,14 @@ func (k *capture) guardProgress(ctx context.Context, giveUp func()) (stop func()
 		}
 	})
 	return func() { close(done); wg.Wait() }
+}
+
+// failure returns an error, which the user has been told, if the server refused or something was lost.
+func (k *capture) failure() error {
+	if k.refused.Done() {
+		return &exitError{exitFailure, nil}
+	}
+	return nil
 }
 
 // settle waits until readers see the end of the streams, so that a cat that follows shows everything.

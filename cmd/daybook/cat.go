@@ -137,6 +137,8 @@ func (c *copier) finish(e *env, r *daybookv1.FollowRequest, end *daybookv1.Follo
 			why = "its producer did not deliver everything"
 		}
 		return &exitError{exitIncomplete, fmt.Errorf("the stream is incomplete: %s; missing entries: %s", why, strings.Join(ranges, ", "))}
+	case end.GetReason() != "":
+		fmt.Fprintf(e.stderr, "daybook: the stream ended early: %s\n", end.GetReason())
 	case end.GetState() == daybookv1.StreamState_OPEN:
 		fmt.Fprintf(e.stderr, "daybook: the stream is still open; this is what has arrived (daybook tail -f %s/%s follows it)\n", r.GetProject(), r.GetPath())
 	}

@@ -1,6 +1,7 @@
 package daybook
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"time"
@@ -14,8 +15,10 @@ import (
 const (
 	// DefaultSpoolLimit is the default of Config.SpoolLimit.
 	DefaultSpoolLimit = 4 << 30
-	// DefaultMaxSize is the largest bundle, serialized and not compressed.
+	// DefaultMaxSize is the largest bundle, serialized and not compressed, unless the spool is so small that it must be less.
 	DefaultMaxSize = 1 << 20
+	// MinSpoolLimit is the least SpoolLimit.
+	MinSpoolLimit = 64 << 10
 )
 
 // Config is what an Output needs. The clients may lose their connection and find a server again, also another one; the
@@ -41,7 +44,7 @@ type Config struct {
 	// SpoolDir is a directory of this output alone, which must not exist or be empty. It is removed when everything in it has
 	// reached the server.
 	SpoolDir string
-	// SpoolLimit is the most bytes in the spool; zero is DefaultSpoolLimit.
+	// SpoolLimit is the most bytes in the spool, at least MinSpoolLimit; zero is DefaultSpoolLimit.
 	SpoolLimit int64
 
 	// OnRegistered is called once with the address of the pages that show the prefix, or an empty string, when the server has
@@ -68,8 +71,17 @@ func (c *Config) validate() error {
 	if c.SpoolDir == "" {
 		return fault.New(fault.Invalid, "a spool directory is required")
 	}
+	if c.SpoolLimit != 0 && c.SpoolLimit < MinSpoolLimit {
+		return fault.New(fault.Invalid, "a spool of at most %d bytes is too small; at least %d are required", c.SpoolLimit, MinSpoolLimit)
+	}
 	return nil
 }
+
+// spoolLimit is SpoolLimit, or its default.
+func (c *Config) spoolLimit() int64 { return cmp.Or(c.SpoolLimit, DefaultSpoolLimit) }
+
+// maxSize is the largest bundle: several must fit into the spool.
+func (c *Config) maxSize() int { return int(min(DefaultMaxSize, c.spoolLimit()/8)) }
 
 // wrap says what failed on which prefix.
 func (c *Config) wrap(what string, err error) error {

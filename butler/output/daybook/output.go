@@ -135,12 +135,8 @@ func (o *Output) open() (err error) {
 		o.cancel()
 		return errors.Join(err, o.lock.Unlock())
 	}
-	limit := o.c.SpoolLimit
-	if limit <= 0 {
-		limit = DefaultSpoolLimit
-	}
 	o.service, err = client.OpenAppendService(o.ctx, o.c.Journals, filepath.Join(o.c.SpoolDir, appendsDir),
-		client.WithLogger(o.log), client.WithSpoolLimit(limit))
+		client.WithLogger(o.log), client.WithSpoolLimit(o.c.spoolLimit()))
 	if err != nil {
 		o.cancel()
 		return errors.Join(err, o.streams.close(), o.lock.Unlock())
@@ -364,7 +360,7 @@ func (o *Output) outcome(err error) error {
 func (o *Output) MaxSendBundles() int { return min(runtime.GOMAXPROCS(0), senders) }
 
 // MaxSize implements output.Output.
-func (o *Output) MaxSize() int { return DefaultMaxSize }
+func (o *Output) MaxSize() int { return o.c.maxSize() }
 
 // Extensions implements output.Extender.
 func (o *Output) Extensions() bool { return true }
