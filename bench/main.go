@@ -46,10 +46,35 @@ var rows = []row{
 	{"fragments/zstd", func(r *run) { measureFragments(r, protocol.CompressionCodec_ZSTANDARD) }},
 	{"journal/wake", measureWake},
 	{"journal/waiting", measureWaiting},
+	{"butler/null/1-stream", func(r *run) { measureButler(r, work{Kind: "lines", Streams: 1, Bytes: 1 << 30}) }},
+	{"butler/null/8-streams", func(r *run) { measureButler(r, work{Kind: "lines", Streams: 8, Bytes: 1 << 30}) }},
+	{"butler/null/64-streams", func(r *run) { measureButler(r, work{Kind: "lines", Streams: 64, Bytes: 1 << 30}) }},
+	{"butler/null/4000-idle", func(r *run) { measureButler(r, work{Kind: "lines", Streams: 1, Idle: 4000, Bytes: 1 << 30}) }},
+	{"butler/null/1-byte-writes", func(r *run) { measureButler(r, work{Kind: "one-byte", Streams: 1, Bytes: 8 << 20}) }},
+	{"butler/null/64-byte-writes", func(r *run) { measureButler(r, work{Kind: "64-bytes", Streams: 1, Bytes: 128 << 20}) }},
+	{"butler/null/10-MiB-lines", func(r *run) { measureButler(r, work{Kind: "10-MiB-lines", Streams: 1, Bytes: 1 << 30}) }},
+	{"butler/null/datagrams", func(r *run) { measureButler(r, work{Kind: "1-KiB-packets", Streams: 1, Bytes: 1 << 30}) }},
+	{"butler/null/20-secrets", func(r *run) { measureButler(r, work{Kind: "lines", Streams: 1, Bytes: 1 << 29, Values: 20}) }},
+	{"butler/null/pattern", func(r *run) {
+		measureButler(r, work{Kind: "lines", Streams: 1, Bytes: 1 << 27, Pattern: `token=[0-9a-f]{16}`})
+	}},
+	{"butler/null/open", func(r *run) { measureButler(r, work{Open: 10_000}) }},
+	{"butler/server/1-stream", func(r *run) { measureButlerToServer(r, work{Kind: "lines", Streams: 1, Bytes: 1 << 29}) }},
+	{"butler/server/8-streams", func(r *run) { measureButlerToServer(r, work{Kind: "lines", Streams: 8, Bytes: 1 << 29}) }},
+	{"butler/server/64-streams", func(r *run) { measureButlerToServer(r, work{Kind: "lines", Streams: 64, Bytes: 1 << 29}) }},
+	{"butler/server/4000-idle", func(r *run) { measureButlerToServer(r, work{Kind: "lines", Streams: 1, Idle: 4000, Bytes: 1 << 29}) }},
+	{"butler/server/1-byte-writes", func(r *run) { measureButlerToServer(r, work{Kind: "one-byte", Streams: 1, Bytes: 8 << 20}) }},
+	{"butler/server/64-byte-writes", func(r *run) { measureButlerToServer(r, work{Kind: "64-bytes", Streams: 1, Bytes: 64 << 20}) }},
+	{"butler/server/10-MiB-lines", func(r *run) { measureButlerToServer(r, work{Kind: "10-MiB-lines", Streams: 1, Bytes: 1 << 29}) }},
+	{"butler/server/datagrams", func(r *run) { measureButlerToServer(r, work{Kind: "1-KiB-packets", Streams: 1, Bytes: 1 << 29}) }},
+	{"run/8-byte-lines", func(r *run) { measureRun(r, "seq", "1", "10000000") }},
+	{"run/80-byte-lines", func(r *run) { measureRun(r, printer(r), printerArg, "lines") }},
+	{"run/into-cat", func(r *run) { measureRunIntoCat(r, "seq 1 10000000") }},
+	{"run/busy-command", func(r *run) { measureRun(r, printer(r), printerArg, "busy") }},
 }
 
 func main() {
-	if runAsStamper(os.Args[1:]) || runAsFloor(os.Args[1:]) {
+	if runAsStamper(os.Args[1:]) || runAsFloor(os.Args[1:]) || runAsButler(os.Args[1:]) || runAsPrinter(os.Args[1:]) {
 		return
 	}
 	if os.Getenv("GOGC") == "" {
