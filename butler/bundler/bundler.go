@@ -18,7 +18,7 @@ const (
 	maxBundle = 4 << 20
 
 	defaultStreamBuffer = 5 << 20
-	defaultMemory       = 16 << 20
+	defaultMemory       = 8 << 20
 )
 
 // Config is the parameters of a Bundler.
@@ -29,7 +29,7 @@ type Config struct {
 	Delay time.Duration
 	// Extensions permits announcements, and ends of streams without entries (logpb.ButlerLogBundle_Entry).
 	Extensions bool
-	// StreamBuffer and Memory are the most bytes that one stream, and all of them, hold; zero is 5 and 16 MiB.
+	// StreamBuffer and Memory are the most bytes that one stream, and all of them, hold; zero is 5 and 8 MiB.
 	StreamBuffer, Memory int
 }
 
