@@ -8,6 +8,7 @@ package test
 
 import (
 	"bufio"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +18,16 @@ import (
 	"github.com/daybook-dev/daybook/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == burstArg {
+		if err := runBurst(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	testkit.Main(m)
+}
 
 var large = os.Getenv("DAYBOOK_TEST_LARGE") != ""
 
