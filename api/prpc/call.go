@@ -112,11 +112,12 @@ func (c *call) serve(service, method string) (proto.Message, error) {
 
 // body reads the body of the request, decompressed. Its memory grows with what has come, whatever the client announced.
 func (c *call) body(ctx context.Context) ([]byte, error) {
-	if c.r.ContentLength > maxRequestSize {
+	limit := c.server.maxRequest
+	if c.r.ContentLength > limit {
 		return nil, c.tooLarge()
 	}
 	connection := http.NewResponseController(c.w)
-	limited := &io.LimitedReader{R: &patientReader{ctx: ctx, from: c.r.Body, deadline: connection.SetReadDeadline, began: time.Now()}, N: maxRequestSize + 1}
+	limited := &io.LimitedReader{R: &patientReader{ctx: ctx, from: c.r.Body, deadline: connection.SetReadDeadline, began: time.Now()}, N: limit + 1}
 	var from io.Reader = limited
 	zipped := strings.EqualFold(strings.TrimSpace(c.r.Header.Get("Content-Encoding")), "gzip")
 	if zipped {
@@ -124,7 +125,7 @@ func (c *call) body(ctx context.Context) ([]byte, error) {
 		if err != nil {
 			return nil, c.unreadable(ctx, limited, err)
 		}
-		from = &io.LimitedReader{R: unzipped, N: maxRequestSize + 1}
+		from = &io.LimitedReader{R: unzipped, N: limit + 1}
 	}
 	var b bytes.Buffer
 	if !zipped && c.r.ContentLength > 0 {
@@ -133,7 +134,7 @@ func (c *call) body(ctx context.Context) ([]byte, error) {
 	if _, err := b.ReadFrom(from); err != nil {
 		return nil, c.unreadable(ctx, limited, err)
 	}
-	if b.Len() > maxRequestSize || limited.N <= 0 {
+	if int64(b.Len()) > limit || limited.N <= 0 {
 		return nil, c.tooLarge()
 	}
 	// From here on the server reads only to see whether the client goes away, and that may take as long as the method.
@@ -143,7 +144,7 @@ func (c *call) body(ctx context.Context) ([]byte, error) {
 
 func (c *call) tooLarge() error {
 	c.w.Header().Set("Connection", "close")
-	return refuse(codes.Unavailable, 0, "the request is larger than %d bytes", maxRequestSize)
+	return refuse(codes.Unavailable, 0, "the request is larger than %d bytes", c.server.maxRequest)
 }
 
 // unreadable says what an error means that occurred while the body was read.

@@ -316,10 +316,10 @@ func TestHostileServer(t *testing.T) {
 		w.Header().Set(headerCode, "0")
 		w.Header().Set("Content-Type", binary.mediaType())
 		w.Header().Set("Content-Encoding", "gzip")
-		_, _ = w.Write(zip(t, make([]byte, 8<<20)))
+		_, _ = w.Write(zip(t, make([]byte, 1<<20)))
 	}))
 	t.Cleanup(h.Close)
-	c := logdog.NewLogsClient(NewClient(ClientConfig{Host: strings.TrimPrefix(h.URL, "http://"), Insecure: true, HTTP: h.Client(), MaxResponseSize: 1 << 20}))
+	c := logdog.NewLogsClient(NewClient(ClientConfig{Host: strings.TrimPrefix(h.URL, "http://"), Insecure: true, HTTP: h.Client(), MaxResponseSize: 64 << 10}))
 	if _, err := c.Get(t.Context(), &logdog.GetRequest{}); status.Code(err) != codes.Unavailable {
 		t.Error(err)
 	}

@@ -1,6 +1,7 @@
 package prpc
 
 import (
+	"fmt"
 	"mime"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -90,7 +91,41 @@ func (e encoding) unmarshal(b []byte, m proto.Message) error {
 	case json:
 		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(b, m)
 	case text:
+		if tooDeep(b) {
+			return fmt.Errorf("messages are nested more than %d deep", maxDepth)
+		}
 		return prototext.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(b, m)
 	}
 	return proto.Unmarshal(b, m)
+}
+
+// maxDepth is how deep messages may be nested, as in the other encodings.
+const maxDepth = 10000
+
+// tooDeep tells whether messages in text form are nested too deep. The decoder skips fields that it does not know by recursion,
+// without a limit, and the end of the stack is the end of the process. Of text that is no message in text form, it need be right
+// only up to where the decoder gives up.
+func tooDeep(b []byte) bool {
+	depth := 0
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; c {
+		case '{', '<':
+			if depth++; depth > maxDepth {
+				return true
+			}
+		case '}', '>':
+			depth--
+		case '#':
+			for i < len(b) && b[i] != '\n' {
+				i++
+			}
+		case '"', '\'':
+			for i++; i < len(b) && b[i] != c; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+		}
+	}
+	return false
 }

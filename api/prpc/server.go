@@ -57,8 +57,9 @@ type Access struct {
 
 // Server serves the services that are registered with it, and discovery.Discovery about them. Only unary methods can be called.
 type Server struct {
-	config   Config
-	services map[string]*service
+	config     Config
+	services   map[string]*service
+	maxRequest int64
 }
 
 // service is a service and the methods that can be called.
@@ -71,7 +72,7 @@ var _ grpc.ServiceRegistrar = (*Server)(nil)
 
 // NewServer returns a Server that knows no service but discovery.
 func NewServer(c Config) *Server {
-	s := &Server{config: c, services: make(map[string]*service)}
+	s := &Server{config: c, services: make(map[string]*service), maxRequest: maxRequestSize}
 	prpcpb.RegisterDiscoveryServer(s, &directory{services: s.services})
 	return s
 }
