@@ -345,8 +345,19 @@ type FindStreamsRequest struct {
 	// Prefix, prefix glob, or path glob; * within a segment, ** for any run of segments. Empty is everything.
 	Pattern string `protobuf:"bytes,2,opt,name=pattern,proto3" json:"pattern,omitempty"`
 	// Zero is 100, at most 1000.
-	PageSize      int32  `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// With another page's token the other fields are those of that page's request.
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// All must be there; an empty value is any.
+	Tags       map[string]string `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	StreamType *logpb.StreamType `protobuf:"varint,6,opt,name=stream_type,json=streamType,proto3,enum=logpb.StreamType,oneof" json:"stream_type,omitempty"`
+	// The whole content type, as it was registered.
+	ContentType string `protobuf:"bytes,7,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	// Any of these; none is all.
+	States []StreamState `protobuf:"varint,8,rep,packed,name=states,proto3,enum=daybook.v1.StreamState" json:"states,omitempty"`
+	// When the stream was registered: at or after since, and before until.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=since,proto3" json:"since,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -409,11 +420,56 @@ func (x *FindStreamsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *FindStreamsRequest) GetTags() map[string]string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *FindStreamsRequest) GetStreamType() logpb.StreamType {
+	if x != nil && x.StreamType != nil {
+		return *x.StreamType
+	}
+	return logpb.StreamType(0)
+}
+
+func (x *FindStreamsRequest) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *FindStreamsRequest) GetStates() []StreamState {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *FindStreamsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *FindStreamsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+// FindStreamsResponse may hold fewer streams than asked for, or none, and a token all the same: a search looks at some thousands of streams
+// at a time. Streams that are registered meanwhile change none of the pages that follow.
 type FindStreamsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Newest first.
-	Streams       []*Stream `protobuf:"bytes,1,rep,name=streams,proto3" json:"streams,omitempty"`
-	NextPageToken string    `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	Streams []*Stream `protobuf:"bytes,1,rep,name=streams,proto3" json:"streams,omitempty"`
+	// Empty when there is nothing more.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -897,7 +953,7 @@ type FollowResponse_End struct {
 
 func (x *FollowResponse_End) Reset() {
 	*x = FollowResponse_End{}
-	mi := &file_daybook_v1_logs_proto_msgTypes[12]
+	mi := &file_daybook_v1_logs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +965,7 @@ func (x *FollowResponse_End) String() string {
 func (*FollowResponse_End) ProtoMessage() {}
 
 func (x *FollowResponse_End) ProtoReflect() protoreflect.Message {
-	mi := &file_daybook_v1_logs_proto_msgTypes[12]
+	mi := &file_daybook_v1_logs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,13 +1038,25 @@ const file_daybook_v1_logs_proto_rawDesc = "" +
 	"next_index\x18\f \x01(\x03R\tnextIndex\"@\n" +
 	"\x10GetStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"\x84\x01\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"\xfc\x03\n" +
 	"\x12FindStreamsRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x18\n" +
 	"\apattern\x18\x02 \x01(\tR\apattern\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageToken\"k\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12<\n" +
+	"\x04tags\x18\x05 \x03(\v2(.daybook.v1.FindStreamsRequest.TagsEntryR\x04tags\x127\n" +
+	"\vstream_type\x18\x06 \x01(\x0e2\x11.logpb.StreamTypeH\x00R\n" +
+	"streamType\x88\x01\x01\x12!\n" +
+	"\fcontent_type\x18\a \x01(\tR\vcontentType\x12/\n" +
+	"\x06states\x18\b \x03(\x0e2\x17.daybook.v1.StreamStateR\x06states\x120\n" +
+	"\x05since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x1a7\n" +
+	"\tTagsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0e\n" +
+	"\f_stream_type\"k\n" +
 	"\x13FindStreamsResponse\x12,\n" +
 	"\astreams\x18\x01 \x03(\v2\x12.daybook.v1.StreamR\astreams\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x15\n" +
@@ -1053,7 +1121,7 @@ func file_daybook_v1_logs_proto_rawDescGZIP() []byte {
 }
 
 var file_daybook_v1_logs_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_daybook_v1_logs_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_daybook_v1_logs_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_daybook_v1_logs_proto_goTypes = []any{
 	(StreamState)(0),                  // 0: daybook.v1.StreamState
 	(*IndexRange)(nil),                // 1: daybook.v1.IndexRange
@@ -1068,42 +1136,49 @@ var file_daybook_v1_logs_proto_goTypes = []any{
 	(*ListPrefixesResponse)(nil),      // 10: daybook.v1.ListPrefixesResponse
 	(*FollowRequest)(nil),             // 11: daybook.v1.FollowRequest
 	(*FollowResponse)(nil),            // 12: daybook.v1.FollowResponse
-	(*FollowResponse_End)(nil),        // 13: daybook.v1.FollowResponse.End
-	(*timestamppb.Timestamp)(nil),     // 14: google.protobuf.Timestamp
-	(*logpb.LogStreamDescriptor)(nil), // 15: logpb.LogStreamDescriptor
-	(*logpb.LogEntry)(nil),            // 16: logpb.LogEntry
+	nil,                               // 13: daybook.v1.FindStreamsRequest.TagsEntry
+	(*FollowResponse_End)(nil),        // 14: daybook.v1.FollowResponse.End
+	(*timestamppb.Timestamp)(nil),     // 15: google.protobuf.Timestamp
+	(*logpb.LogStreamDescriptor)(nil), // 16: logpb.LogStreamDescriptor
+	(logpb.StreamType)(0),             // 17: logpb.StreamType
+	(*logpb.LogEntry)(nil),            // 18: logpb.LogEntry
 }
 var file_daybook_v1_logs_proto_depIdxs = []int32{
 	0,  // 0: daybook.v1.Stream.state:type_name -> daybook.v1.StreamState
-	14, // 1: daybook.v1.Stream.created:type_name -> google.protobuf.Timestamp
-	14, // 2: daybook.v1.Stream.ended:type_name -> google.protobuf.Timestamp
-	15, // 3: daybook.v1.Stream.desc:type_name -> logpb.LogStreamDescriptor
+	15, // 1: daybook.v1.Stream.created:type_name -> google.protobuf.Timestamp
+	15, // 2: daybook.v1.Stream.ended:type_name -> google.protobuf.Timestamp
+	16, // 3: daybook.v1.Stream.desc:type_name -> logpb.LogStreamDescriptor
 	1,  // 4: daybook.v1.Stream.missing:type_name -> daybook.v1.IndexRange
-	2,  // 5: daybook.v1.FindStreamsResponse.streams:type_name -> daybook.v1.Stream
-	14, // 6: daybook.v1.Prefix.created:type_name -> google.protobuf.Timestamp
-	2,  // 7: daybook.v1.Prefix.streams:type_name -> daybook.v1.Stream
-	9,  // 8: daybook.v1.ListPrefixesResponse.prefixes:type_name -> daybook.v1.Prefix
-	2,  // 9: daybook.v1.FollowResponse.stream:type_name -> daybook.v1.Stream
-	16, // 10: daybook.v1.FollowResponse.logs:type_name -> logpb.LogEntry
-	1,  // 11: daybook.v1.FollowResponse.missing:type_name -> daybook.v1.IndexRange
-	13, // 12: daybook.v1.FollowResponse.end:type_name -> daybook.v1.FollowResponse.End
-	0,  // 13: daybook.v1.FollowResponse.End.state:type_name -> daybook.v1.StreamState
-	1,  // 14: daybook.v1.FollowResponse.End.missing:type_name -> daybook.v1.IndexRange
-	3,  // 15: daybook.v1.Logs.GetStream:input_type -> daybook.v1.GetStreamRequest
-	4,  // 16: daybook.v1.Logs.FindStreams:input_type -> daybook.v1.FindStreamsRequest
-	6,  // 17: daybook.v1.Logs.ListProjects:input_type -> daybook.v1.ListProjectsRequest
-	8,  // 18: daybook.v1.Logs.ListPrefixes:input_type -> daybook.v1.ListPrefixesRequest
-	11, // 19: daybook.v1.Logs.Follow:input_type -> daybook.v1.FollowRequest
-	2,  // 20: daybook.v1.Logs.GetStream:output_type -> daybook.v1.Stream
-	5,  // 21: daybook.v1.Logs.FindStreams:output_type -> daybook.v1.FindStreamsResponse
-	7,  // 22: daybook.v1.Logs.ListProjects:output_type -> daybook.v1.ListProjectsResponse
-	10, // 23: daybook.v1.Logs.ListPrefixes:output_type -> daybook.v1.ListPrefixesResponse
-	12, // 24: daybook.v1.Logs.Follow:output_type -> daybook.v1.FollowResponse
-	20, // [20:25] is the sub-list for method output_type
-	15, // [15:20] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	13, // 5: daybook.v1.FindStreamsRequest.tags:type_name -> daybook.v1.FindStreamsRequest.TagsEntry
+	17, // 6: daybook.v1.FindStreamsRequest.stream_type:type_name -> logpb.StreamType
+	0,  // 7: daybook.v1.FindStreamsRequest.states:type_name -> daybook.v1.StreamState
+	15, // 8: daybook.v1.FindStreamsRequest.since:type_name -> google.protobuf.Timestamp
+	15, // 9: daybook.v1.FindStreamsRequest.until:type_name -> google.protobuf.Timestamp
+	2,  // 10: daybook.v1.FindStreamsResponse.streams:type_name -> daybook.v1.Stream
+	15, // 11: daybook.v1.Prefix.created:type_name -> google.protobuf.Timestamp
+	2,  // 12: daybook.v1.Prefix.streams:type_name -> daybook.v1.Stream
+	9,  // 13: daybook.v1.ListPrefixesResponse.prefixes:type_name -> daybook.v1.Prefix
+	2,  // 14: daybook.v1.FollowResponse.stream:type_name -> daybook.v1.Stream
+	18, // 15: daybook.v1.FollowResponse.logs:type_name -> logpb.LogEntry
+	1,  // 16: daybook.v1.FollowResponse.missing:type_name -> daybook.v1.IndexRange
+	14, // 17: daybook.v1.FollowResponse.end:type_name -> daybook.v1.FollowResponse.End
+	0,  // 18: daybook.v1.FollowResponse.End.state:type_name -> daybook.v1.StreamState
+	1,  // 19: daybook.v1.FollowResponse.End.missing:type_name -> daybook.v1.IndexRange
+	3,  // 20: daybook.v1.Logs.GetStream:input_type -> daybook.v1.GetStreamRequest
+	4,  // 21: daybook.v1.Logs.FindStreams:input_type -> daybook.v1.FindStreamsRequest
+	6,  // 22: daybook.v1.Logs.ListProjects:input_type -> daybook.v1.ListProjectsRequest
+	8,  // 23: daybook.v1.Logs.ListPrefixes:input_type -> daybook.v1.ListPrefixesRequest
+	11, // 24: daybook.v1.Logs.Follow:input_type -> daybook.v1.FollowRequest
+	2,  // 25: daybook.v1.Logs.GetStream:output_type -> daybook.v1.Stream
+	5,  // 26: daybook.v1.Logs.FindStreams:output_type -> daybook.v1.FindStreamsResponse
+	7,  // 27: daybook.v1.Logs.ListProjects:output_type -> daybook.v1.ListProjectsResponse
+	10, // 28: daybook.v1.Logs.ListPrefixes:output_type -> daybook.v1.ListPrefixesResponse
+	12, // 29: daybook.v1.Logs.Follow:output_type -> daybook.v1.FollowResponse
+	25, // [25:30] is the sub-list for method output_type
+	20, // [20:25] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_daybook_v1_logs_proto_init() }
@@ -1111,13 +1186,14 @@ func file_daybook_v1_logs_proto_init() {
 	if File_daybook_v1_logs_proto != nil {
 		return
 	}
+	file_daybook_v1_logs_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_daybook_v1_logs_proto_rawDesc), len(file_daybook_v1_logs_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -22,6 +23,8 @@ const (
 	maxPageBytes = 8 << 20
 	// maxPrefixStreams bounds the streams that ListPrefixes shows of one prefix.
 	maxPrefixStreams = 1000
+	// searchTime is after how long a search that has found nothing lets its caller decide whether to go on.
+	searchTime = 20 * time.Millisecond
 )
 
 // daybookLogs implements daybook.v1.Logs.
@@ -55,23 +58,16 @@ func (l *daybookLogs) FindStreams(ctx context.Context, r *daybookv1.FindStreamsR
 }
 
 func (l *daybookLogs) findStreams(ctx context.Context, r *daybookv1.FindStreamsRequest) (*daybookv1.FindStreamsResponse, error) {
-	project := types.Project(r.GetProject())
-	if err := project.Validate(); err != nil {
-		return nil, fault.Wrap(fault.Invalid, err)
-	}
-	q := state.StreamQuery{Project: project, Limit: pageSize(r.GetPageSize())}
-	prefix, streamName := types.StreamPath(r.GetPattern()).Split()
-	var err error
-	if q.Prefix, err = state.ParsePattern(string(prefix)); err != nil {
+	q, err := streamQuery(r)
+	if err != nil {
 		return nil, err
 	}
-	if q.Name, err = state.ParsePattern(string(streamName)); err != nil {
-		return nil, err
-	}
-	if q.After, err = parsePositionToken(r.GetPageToken()); err != nil {
-		return nil, err
-	}
+	start := time.Now()
 	found, next, err := l.reader.store.FindStreams(ctx, q)
+	for err == nil && len(found) == 0 && !next.IsZero() && time.Since(start) < searchTime {
+		q.After = next
+		found, next, err = l.reader.store.FindStreams(ctx, q)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +78,10 @@ func (l *daybookLogs) findStreams(ctx context.Context, r *daybookv1.FindStreamsR
 		if err != nil {
 			return nil, err
 		}
+		// The store knows phases; states depend on what has arrived, too.
+		if len(r.GetStates()) > 0 && !slices.Contains(r.GetStates(), v.GetState()) {
+			continue
+		}
 		resp.Streams = append(resp.Streams, v)
 		size += proto.Size(v)
 		if size > maxPageBytes && i+1 < len(found) {
@@ -90,6 +90,66 @@ func (l *daybookLogs) findStreams(ctx context.Context, r *daybookv1.FindStreamsR
 		}
 	}
 	return resp, nil
+}
+
+// streamQuery checks a request.
+func streamQuery(r *daybookv1.FindStreamsRequest) (q state.StreamQuery, err error) {
+	q = state.StreamQuery{
+		Project: types.Project(r.GetProject()), Tags: r.GetTags(), Type: r.StreamType, ContentType: r.GetContentType(),
+		Limit: pageSize(r.GetPageSize()),
+	}
+	if err := q.Project.Validate(); err != nil {
+		return q, fault.Wrap(fault.Invalid, err)
+	}
+	prefix, streamName := types.StreamPath(r.GetPattern()).Split()
+	if q.Prefix, err = state.ParsePattern(string(prefix)); err != nil {
+		return q, err
+	}
+	if q.Name, err = state.ParsePattern(string(streamName)); err != nil {
+		return q, err
+	}
+	if err := checkFilter(q); err != nil {
+		return q, err
+	}
+	for _, s := range r.GetStates() {
+		phases, ok := phasesOf[s]
+		if !ok {
+			return q, fault.New(fault.Invalid, "no stream is in the state %v; use OPEN, TERMINATED, COMPLETE or INCOMPLETE", s)
+		}
+		for _, p := range phases {
+			if !slices.Contains(q.Phases, p) {
+				q.Phases = append(q.Phases, p)
+			}
+		}
+	}
+	if q.Since, err = instant("since", r.GetSince()); err != nil {
+		return q, err
+	}
+	if q.Until, err = instant("until", r.GetUntil()); err != nil {
+		return q, err
+	}
+	q.After, err = parsePositionToken(r.GetPageToken())
+	return q, err
+}
+
+// phasesOf are the phases of the streams in a state.
+var phasesOf = map[daybookv1.StreamState][]state.Phase{
+	daybookv1.StreamState_OPEN:       {state.Open},
+	daybookv1.StreamState_TERMINATED: {state.Terminated},
+	daybookv1.StreamState_COMPLETE:   {state.Complete, state.Terminated},
+	daybookv1.StreamState_INCOMPLETE: {state.Incomplete},
+}
+
+// instant returns the time of a request, which is zero if there is none. Stored times are in microseconds, so the bound of a part of one
+// is the next.
+func instant(name string, t *timestamppb.Timestamp) (time.Time, error) {
+	if t == nil {
+		return time.Time{}, nil
+	}
+	if err := t.CheckValid(); err != nil {
+		return time.Time{}, fault.New(fault.Invalid, "%s: %w", name, err)
+	}
+	return t.AsTime().Add(time.Microsecond - time.Nanosecond).Truncate(time.Microsecond), nil
 }
 
 // ListProjects returns the projects that have a prefix.
