@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"strconv"
@@ -248,7 +249,12 @@ func (c *call) fail(err error) {
 		details = nil
 	}
 	if said != "" {
-		c.server.config.Logger.Warn("a call by pRPC failed", "method", c.name, "code", s.Code(), "error", s.Message())
+		level := slog.LevelWarn
+		switch s.Code() {
+		case codes.DeadlineExceeded, codes.Unimplemented, codes.Unavailable: // any caller can bring these about, at any rate
+			level = slog.LevelInfo
+		}
+		c.server.config.Logger.Log(c.r.Context(), level, "a call by pRPC failed", "method", c.name, "code", s.Code(), "error", s.Message())
 	} else {
 		said = s.Message()
 	}
