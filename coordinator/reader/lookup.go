@@ -55,7 +55,7 @@ func positionToken(p state.Position) string {
 	if p.IsZero() {
 		return ""
 	}
-	b := binary.BigEndian.AppendUint64(nil, uint64(p.Created.UnixMicro())) //nolint:gosec // times before 1970 come back as they were
+	b := binary.BigEndian.AppendUint64(nil, uint64(p.Created.UnixMicro())) // times before 1970 come back as they were
 	b = binary.AppendVarint(b, p.Seq)
 	return base64.RawURLEncoding.EncodeToString(b)
 }
@@ -66,7 +66,7 @@ func parsePositionToken(token string) (state.Position, error) {
 	}
 	b, err := base64.RawURLEncoding.DecodeString(token)
 	if err == nil && len(b) > 8 {
-		created := int64(binary.BigEndian.Uint64(b)) //nolint:gosec // see positionToken
+		created := int64(binary.BigEndian.Uint64(b))
 		if seq, n := binary.Varint(b[8:]); n == len(b)-8 && seq >= 0 {
 			return state.Position{Created: time.UnixMicro(created).UTC(), Seq: seq}, nil
 		}

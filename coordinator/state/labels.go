@@ -22,7 +22,7 @@ const maxFolders = 16
 
 func newLabel(project types.Project, kind byte, text ...string) Label {
 	sum := sha256.Sum256([]byte(string(project) + "\x00" + string(kind) + strings.Join(text, "\x00")))
-	return Label(binary.BigEndian.Uint64(sum[:])) //nolint:gosec // all bits are wanted, whatever their sign
+	return Label(binary.BigEndian.Uint64(sum[:])) // all bits are wanted, whatever their sign
 }
 
 func nameLabel(p types.Project, name types.StreamName) Label { return newLabel(p, 'n', string(name)) }

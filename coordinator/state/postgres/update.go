@@ -45,7 +45,7 @@ func (s *Store) retry(ctx context.Context, fn func() error) error {
 			return s.after(err)
 		}
 		// Those who met should not meet again.
-		pause := time.NewTimer(rand.N(time.Duration(n*n) * time.Millisecond))
+		pause := time.NewTimer(rand.N(time.Duration(n*n) * time.Millisecond)) //nolint:gosec // no secret
 		select {
 		case <-pause.C:
 		case <-ctx.Done():

@@ -21,7 +21,7 @@ const (
 	TaskColumns = StreamColumns + `, t.seq, t.kind, t.available, t.lease_end, t.attempts, t.failures, t.last_error, t.dead`
 )
 
-// Prefix, Stream and Task return where Scan puts a row. Call done after Scan.
+// Prefix returns where Scan puts a row. Call done after Scan.
 func Prefix(p *state.Prefix) (targets []any, done func() error) {
 	var source []byte
 	targets = []any{
@@ -32,7 +32,7 @@ func Prefix(p *state.Prefix) (targets []any, done func() error) {
 	return targets, func() error { return damaged(json.Unmarshal(source, &p.Source)) }
 }
 
-// Stream is like Prefix; it sets the stream's Prefix.
+// Stream is like Prefix, and sets the stream's Prefix.
 func Stream(s *state.Stream) (targets []any, done func() error) {
 	s.Prefix = new(state.Prefix)
 	targets, prefixDone := Prefix(s.Prefix)
@@ -53,7 +53,7 @@ func Stream(s *state.Stream) (targets []any, done func() error) {
 	}
 }
 
-// Task is like Prefix; it sets the task's Stream.
+// Task is like Prefix, and sets the task's Stream.
 func Task(t *state.Task) (targets []any, done func() error) {
 	t.Stream = new(state.Stream)
 	targets, done = Stream(t.Stream)
