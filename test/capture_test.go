@@ -244,7 +244,7 @@ func TestSecretsAreNowhere(t *testing.T) {
 			h.Setenv("DAYBOOK_LOG_LEVEL", "debug")
 			h.Setenv("DEPLOY_TOKEN", "s3cret-of-the-environment")
 			h.Setenv("DATABASE", "postgres://me:s3cret-of-the-url@host/db")
-			secret := regexp.MustCompile(`s3cret|run-time-valu|k3y-[0-9]`)
+			secrets := []string{"s3cret", "run-time-valu", "k3y-1"}
 			dir, err := filepath.Abs("../clients/python")
 			if err != nil {
 				t.Fatal(err)
@@ -268,10 +268,12 @@ func TestSecretsAreNowhere(t *testing.T) {
 			if code := p.Wait(); !kill && code != 0 {
 				t.Fatalf("exit code %d\n%s", code, p.Stderr)
 			}
-			if s := secret.FindString(p.Stderr.String()); s != "" {
-				t.Errorf("the log has %q:\n%s", s, p.Stderr)
+			for _, s := range secrets {
+				if strings.Contains(p.Stderr.String(), s) {
+					t.Errorf("the log has %q:\n%s", s, p.Stderr)
+				}
 			}
-			searchFiles(t, h.Data, secret)
+			searchFiles(t, h.Data, secrets)
 			if kill {
 				proxy.Accept()
 				h.Run("flush")
@@ -283,13 +285,13 @@ func TestSecretsAreNowhere(t *testing.T) {
 			if got := h.Run("cat", "local/secret/+/python"); got != "a ***\n" {
 				t.Errorf("%q", got)
 			}
-			searchFiles(t, h.Data, secret)
+			searchFiles(t, h.Data, secrets)
 		})
 	}
 }
 
 // searchFiles fails if a file below a directory has what must not be there.
-func searchFiles(t *testing.T, dir string, what *regexp.Regexp) {
+func searchFiles(t *testing.T, dir string, secrets []string) {
 	t.Helper()
 	files := 0
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -301,8 +303,10 @@ func searchFiles(t *testing.T, dir string, what *regexp.Regexp) {
 			return nil //nolint:nilerr // gone meanwhile
 		}
 		files++
-		if at := what.Find(b); at != nil {
-			t.Errorf("%s has %q", path, at)
+		for _, s := range secrets {
+			if bytes.Contains(b, []byte(s)) {
+				t.Errorf("%s has %q", path, s)
+			}
 		}
 		return nil
 	})
