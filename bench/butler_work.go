@@ -117,7 +117,7 @@ func runAsButler(args []string) bool {
 	if len(args) != 2 || args[0] != butlerArg {
 		return false
 	}
-	debug.SetMemoryLimit(48 << 20) // as daybook run does
+	debug.SetMemoryLimit(72 << 20) // as daybook run does
 	var w work
 	err := json.Unmarshal([]byte(args[1]), &w)
 	if err == nil {

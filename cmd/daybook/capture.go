@@ -36,8 +36,8 @@ const (
 	streamStall = 2 * time.Second
 	// settleLimit is how long the end of a command waits for readers to be able to see all of its output.
 	settleLimit = 10 * time.Second
-	// captureMemory is what a program that only captures needs, with room to spare.
-	captureMemory = 48 << 20
+	// captureMemory is what a program that only captures needs beside thousands of streams, with room to spare.
+	captureMemory = 72 << 20
 	// outageNotice is how long a server may be out of reach before the user is told.
 	outageNotice = 2 * time.Second
 )
