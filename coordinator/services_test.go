@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/logdog"
 	"github.com/daybook-dev/daybook/coordinator"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -397,4 +398,30 @@ func TestBatch(t *testing.T) {
 	if resp, err := h.Services().Batch(t.Context(), &logdog.BatchRequest{}); err != nil || len(resp.GetResp()) != 0 {
 		t.Errorf("empty: %v, %v", resp, err)
 	}
+}
+
+// A stream whose Butler never came back is ended after the limit, and readers are told that, and of what there is.
+func TestAbandonedStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, func(c *coordinator.Config) { c.Policy.OpenLimit = time.Minute })
+		_, v1 := h.serve()
+		h.register("stdout")
+		h.put("stdout", 0, 1, 2)
+		time.Sleep(59 * time.Second)
+		if n := len(h.lease()); n != 0 {
+			t.Fatalf("%d tasks before the limit", n)
+		}
+		time.Sleep(time.Second)
+		if n := len(h.lease()); n != 1 {
+			t.Fatalf("%d tasks at the limit", n)
+		}
+		h.archive("stdout", 0, 1, 2) // as the archivist does
+		s, err := v1.GetStream(t.Context(), &daybookv1.GetStreamRequest{Project: project, Path: prefix + "/+/stdout"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.GetState() != daybookv1.StreamState_INCOMPLETE || s.GetEndReason() == "" {
+			t.Errorf("state %v, reason %q", s.GetState(), s.GetEndReason())
+		}
+	})
 }
