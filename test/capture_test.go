@@ -379,7 +379,7 @@ func TestKillsInEveryOrder(t *testing.T) {
 			h.Run("flush")
 			tail := h.Start("tail", "-f", path)
 			tail.Wait()
-			if !strings.Contains(tail.Stderr.String(), "died before its end") {
+			if !strings.Contains(tail.Stderr.String(), "before its end") {
 				t.Errorf("the reason of the end: %s", tail.Stderr)
 			}
 			h.Run("flush") // again

@@ -81,7 +81,7 @@ func lockSpool(dir string) (*filelock.Lock, error) {
 }
 
 // orphaned is why a stream ended whose end was not captured.
-const orphaned = "what captured the stream died before its end; what had been captured is all here"
+const orphaned = "what captured the stream died, or gave up, before its end; what it had put on disk is all here"
 
 // orphans returns a bundle with the ends of the streams that have none, or nil.
 func (o *Output) orphans() *logpb.ButlerLogBundle {
