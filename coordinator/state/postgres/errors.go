@@ -17,6 +17,7 @@ const (
 	uniqueViolation      = "23505"
 	serializationFailure = "40001"
 	deadlockDetected     = "40P01"
+	adminShutdown        = "57P01" // the server ended the connection, maybe long ago
 )
 
 // code returns the code of a server's error, or nothing.

@@ -304,6 +304,57 @@ func TestServerIsKilled(t *testing.T) {
 	}
 }
 
+// Connections that the server ended while they were idle are replaced, and nobody notices.
+func TestConnectionsAreEnded(t *testing.T) {
+	address := testkit.Database(t)
+	s := openStore(t, address, never)
+	defer func() { _ = s.Close() }()
+	id := register(t, s, "a", "s").ID
+	var wg sync.WaitGroup
+	for range maxConns {
+		wg.Go(func() { _ = s.Update(t.Context(), func(tx state.Tx) error { _, err := tx.Stream("local", id); return err }) })
+	}
+	wg.Wait()
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }()
+	end := func() {
+		t.Helper()
+		_, err := conn.Exec(t.Context(), `SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
+			WHERE datname = current_database() AND pid <> pg_backend_pid()`)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	end()
+	if err := s.Update(t.Context(), func(tx state.Tx) error { _, err := tx.Stream("local", id); return err }); err != nil {
+		t.Errorf("Update: %v", err)
+	}
+	end()
+	if _, err := s.Stream(t.Context(), "local", id); err != nil {
+		t.Errorf("Stream: %v", err)
+	}
+	// In the middle of an update.
+	ended := false
+	err = s.Update(t.Context(), func(tx state.Tx) error {
+		v, err := tx.Stream("local", id)
+		if err != nil {
+			return err
+		}
+		if !ended {
+			ended = true
+			end()
+		}
+		v.Archive.Lines++
+		return tx.PutStream(v)
+	})
+	if v, rerr := s.Stream(t.Context(), "local", id); err != nil || rerr != nil || v.Archive.Lines != 1 {
+		t.Errorf("an update that lost its connection: %v, %v", err, rerr)
+	}
+}
+
 // Processes that start together on an empty database migrate it once.
 func TestOpenTogether(t *testing.T) {
 	address := testkit.Database(t)

@@ -114,9 +114,9 @@ func findPrefixes(q state.PrefixQuery, before int64) (string, []any) {
 	}
 	b := &statement{}
 	b.add(fromPrefixes+`p.project = `, string(q.Project))
-	b.add(` AND p.seq < `, before)
+	b.add(` AND -p.seq > `, -before)
 	b.like(`p.prefix`, q.Prefix)
-	b.add(` ORDER BY p.seq DESC LIMIT `, q.Limit)
+	b.add(` ORDER BY -p.seq LIMIT `, q.Limit)
 	return b.text.String(), b.args
 }
 

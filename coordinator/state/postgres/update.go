@@ -65,7 +65,7 @@ func again(err error, n int) bool {
 		return false
 	}
 	switch c := code(err); c {
-	case serializationFailure, deadlockDetected:
+	case serializationFailure, deadlockDetected, adminShutdown:
 		return n < maxAttempts
 	case uniqueViolation:
 		return n < maxDuplicates
@@ -92,7 +92,7 @@ func (s *Store) attempt(ctx context.Context, fn func(state.Tx) error) error {
 		return t.failed
 	}
 	if err := db.Commit(ctx); err != nil {
-		if code(err) == "" && ctx.Err() == nil {
+		if c := code(err); (c == "" || c == adminShutdown) && ctx.Err() == nil {
 			err = unknownOutcome{fault.New(fault.Transient, "the connection to the database broke, and whether the changes were made is not known: %w", err)}
 		}
 		return wrap(err, "commit")

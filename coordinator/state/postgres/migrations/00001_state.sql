@@ -15,7 +15,8 @@ CREATE TABLE prefixes (
 
 -- A prefix may be longer than an index takes.
 CREATE UNIQUE INDEX prefixes_name ON prefixes (project, sha256(prefix::bytea));
-CREATE INDEX prefixes_newest ON prefixes (project, seq);
+-- The order of the primary key would tempt the planner to read the prefixes of all projects.
+CREATE INDEX prefixes_newest ON prefixes (project, (-seq));
 
 CREATE TABLE streams (
     seq            BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
