@@ -312,7 +312,9 @@ func TestConnectionsAreEnded(t *testing.T) {
 	id := register(t, s, "a", "s").ID
 	var wg sync.WaitGroup
 	for range maxConns {
-		wg.Go(func() { _ = s.Update(t.Context(), func(tx state.Tx) error { _, err := tx.Stream("local", id); return err }) })
+		wg.Go(func() {
+			_ = s.Update(t.Context(), func(tx state.Tx) error { _, err := tx.Stream("local", id); return err })
+		})
 	}
 	wg.Wait()
 	conn, err := pgx.Connect(t.Context(), address)
