@@ -149,6 +149,10 @@ func TestHostilePrograms(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
+	broken := h.Start("tail", "-f", "local/hostile/+/datagrams/0")
+	if broken.Wait(); !strings.Contains(broken.Stderr.String(), "ended early: cut off: datagram") {
+		t.Errorf("the reason of the end: %s", broken.Stderr)
+	}
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the socket is still there")
 	}

@@ -208,6 +208,24 @@ func TestFailedStreamRefusesData(t *testing.T) {
 	}
 }
 
+// The end of a stream that failed says why, beside what else is said of it.
+func TestFailedStreamTellsWhy(t *testing.T) {
+	b := New(Config{Extensions: true})
+	s := register(t, b, "s", logpb.StreamType_DATAGRAM)
+	write(t, s, []byte("\x01a\x81\x80\x80\x05xyz"))
+	s.SetEnd(&logpb.StreamEnd{Tags: map[string]string{"k": "v"}})
+	s.Close()
+	u, err := b.Next(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Release()
+	end := u.Proto.GetEntries()[0].GetEnded()
+	if !strings.HasPrefix(end.GetReason(), "cut off: datagram") || end.GetTags()["k"] != "v" {
+		t.Errorf("%v", end)
+	}
+}
+
 func TestRegister(t *testing.T) {
 	b := New(Config{MaxSize: 4096})
 	register(t, b, "s", logpb.StreamType_TEXT)

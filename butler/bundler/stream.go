@@ -229,10 +229,14 @@ func (s *Stream) SetEnd(info *logpb.StreamEnd) {
 	}
 }
 
+// endInfo is what is to be said of the end. A stream that failed has that as its reason.
 func (s *Stream) endInfo() *logpb.StreamEnd {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.info
+	if s.err == nil || s.info.GetReason() != "" {
+		return s.info
+	}
+	return &logpb.StreamEnd{Reason: "cut off: " + errors.Unwrap(s.err).Error(), Tags: s.info.GetTags()}
 }
 
 // Abandon is SetEnd and Close for a stream whose reader is stuck, and may be called by anybody. A note of at most 1 KiB is put behind
