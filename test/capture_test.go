@@ -538,3 +538,21 @@ func checkSpools(t *testing.T, h *testkit.House, limit int64) {
 		}
 	}
 }
+
+// A disk that takes no more, here a file that may not grow, changes nothing for the command. What is lost is told.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	h := testkit.NewHouse(t)
+	h.Serve()
+	cmd := h.Command()
+	cmd.Args = []string{"-c", fmt.Sprintf(`ulimit -f 100; exec %s run --prefix disk -- sh -c 'head -c 3000000 /dev/urandom; exit 7'`, cmd.Path)}
+	cmd.Path = "/bin/sh"
+	p := testkit.Start(t, cmd)
+	if code := p.Wait(); code != 7 || len(p.Stdout.String()) != 3_000_000 || !strings.Contains(p.Stderr.String(), "were lost") {
+		t.Errorf("exit code %d, %d bytes\n%s", code, len(p.Stdout.String()), p.Stderr)
+	}
+	h.Run("flush") // what did fit
+	if got := list(t, h, "local/disk"); len(got) != 2 {
+		t.Errorf("streams %v", got)
+	}
+}
