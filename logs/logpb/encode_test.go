@@ -91,10 +91,13 @@ func TestEncodeUnusual(t *testing.T) {
 		return &ButlerLogBundle{Entries: []*ButlerLogBundle_Entry{{Logs: []*LogEntry{l}}}}
 	}
 	for _, b := range []*ButlerLogBundle{
-		nil, line(nil), log(nil), {Entries: []*ButlerLogBundle_Entry{nil}},
+		nil, line(nil), log(nil),
+		{Entries: []*ButlerLogBundle_Entry{nil}},
 		log(&LogEntry{Content: (*LogEntry_Text)(nil)}), log(&LogEntry{Content: &LogEntry_Text{}}),
 		log(&LogEntry{Content: &LogEntry_Binary{}}), log(&LogEntry{Content: &LogEntry_Datagram{}}),
-		line(&Text_Line{Delimiter: "\xff"}), {Project: "\xff"}, {Entries: []*ButlerLogBundle_Entry{{Desc: &LogStreamDescriptor{Name: "\xff"}}}},
+		line(&Text_Line{Delimiter: "\xff"}),
+		{Project: "\xff"},
+		{Entries: []*ButlerLogBundle_Entry{{Desc: &LogStreamDescriptor{Name: "\xff"}}}},
 	} {
 		want, wantErr := proto.Marshal(b)
 		got, err := new(Encoder).Encode(b)
