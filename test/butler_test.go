@@ -187,7 +187,7 @@ func TestStreamAlone(t *testing.T) {
 func TestSpoolOfAKilledRun(t *testing.T) {
 	h := testkit.NewHouse(t)
 	s := h.Serve()
-	p := testkit.Start(t, h.Command("run", "--prefix", "a/b", "--", "sh", "-c", "echo one; while :; do sleep 0.01; done"))
+	p := testkit.Start(t, h.Command("run", "--prefix", "a/b", "--", "sh", "-c", "echo one; while kill -0 $PPID 2>/dev/null; do sleep 0.01; done"))
 	awaitOutput(t, h, "local/a/b/+/stdout", "one\n")
 	s.Stop(time.Minute)
 	p.Signal(syscall.SIGKILL)

@@ -258,7 +258,7 @@ func TestSecretsAreNowhere(t *testing.T) {
 				echo 's3cret-of-the-environment' | %[1]s stream --name mine --tag 'tag=is s3cret-of-the-environment'
 				PYTHONPATH=%[2]s python3 -c 'import daybook_stream as d; d.add_redaction("run-time-value"); s = d.open_text("python"); s.write("a run-time-"); s.write("value\n"); s.close()' || exit 1
 				echo ready >&2
-				[ %[3]t = false ] || while :; do sleep 0.01; done`, testkit.Binary(t), dir, kill)
+				[ %[3]t = false ] || while kill -0 $PPID 2>/dev/null; do sleep 0.01; done`, testkit.Binary(t), dir, kill)
 			if kill {
 				proxy.Refuse() // so that all is in the spool
 				proxy.Cut()

@@ -4,6 +4,7 @@ package test
 
 import (
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -49,6 +50,10 @@ func TestSignalsReachTheCommand(t *testing.T) {
 	t.Parallel()
 	h := testkit.NewHouse(t)
 	h.Serve()
+	// Below nohup SIGHUP is ignored, by our children too, unless we take it.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	for name, sig := range map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP} {
 		script := `sleep 1000 >/dev/null 2>&1 & p=$!; trap 'kill $p; echo got it; exit 9' ` + name + `; echo ready; wait`
 		p := h.Start("run", "--prefix", "signal/"+name, "--", "sh", "-c", script)

@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/daybook-dev/daybook/internal/filelock"
 )
 
 // Patience is how long anything may take that the kit waits for. It is far above what a slow machine with the race
@@ -72,8 +75,37 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 	if buildDir == "" {
 		return "", errors.New("testkit: TestMain must call testkit.Main")
 	}
+	if path, ok := buildShared(context.Background()); ok {
+		return path, nil
+	}
 	return Build(context.Background(), buildDir)
 })
+
+// buildShared builds into a place that test runs share, so that the linker has nothing to do where nothing changed, and links the
+// binary into buildDir, so that it stays. It does nothing if another test run is building.
+func buildShared(ctx context.Context) (path string, ok bool) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", false
+	}
+	_, file, _, _ := runtime.Caller(0)
+	sum := sha256.Sum256([]byte(file)) // each working tree has its own
+	dir := filepath.Join(cache, "daybook-testkit", fmt.Sprintf("%x-race-%v", sum[:8], raceEnabled))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", false
+	}
+	lock, err := filelock.TryLock(filepath.Join(dir, "LOCK"))
+	if err != nil {
+		return "", false
+	}
+	defer func() { _ = lock.Unlock() }()
+	shared, err := Build(ctx, dir)
+	if err != nil {
+		return "", false // Build will say why
+	}
+	path = filepath.Join(buildDir, filepath.Base(shared))
+	return path, os.Link(shared, path) == nil
+}
 
 // Binary returns the path of the daybook binary, built at the first call of a test run.
 func Binary(t TB) string {
