@@ -454,6 +454,12 @@ func TestFullSpoolDrops(t *testing.T) {
 	gate.Await(p) // half of it was written, and dropped
 	checkSpools(t, h, 1<<20)
 	proxy.Accept()
+	// Once the way is open again nothing more is given up, however slow the machine is.
+	for deadline := time.Now().Add(testkit.Patience); !strings.Contains(h.Run("ls", "--paths"), "full/drop/+/stdout"); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the server got nothing:\n%s", p.Stderr)
+		}
+	}
 	gate.Open()
 	if code := p.Wait(); code != 0 || !strings.Contains(p.Stderr.String(), "bytes of output were not captured") {
 		t.Errorf("exit code %d\n%s", code, p.Stderr)
