@@ -2,8 +2,10 @@ package broker
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,7 +39,13 @@ func newStillWith(t *testing.T, b *bucket.Mem, opts disklog.Options) *still {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := Config{Engine: log, ID: &protocol.ProcessSpec_ID{Zone: "local", Suffix: "test"}, Endpoint: "http://localhost"}
+	return startStill(t, log, log, b)
+}
+
+// startStill starts a broker on an engine that is, or wraps, a log.
+func startStill(t *testing.T, log *disklog.Log, eng engine.Engine, b *bucket.Mem) *still {
+	t.Helper()
+	config := Config{Engine: eng, ID: &protocol.ProcessSpec_ID{Zone: "local", Suffix: "test"}, Endpoint: "http://localhost"}
 	if b != nil {
 		config.Stores = store.NewRegistry(store.Options{Open: func(context.Context, *url.URL, map[string]string) (bucket.Bucket, error) { return b, nil }})
 	}
@@ -124,6 +132,48 @@ func TestRollInTime(t *testing.T) {
 		expect("test/local", 2, 0, 0)
 		expect("test/stored", 0, 2, 0)
 		expect("test/never", 1, 0, 6)
+	})
+}
+
+// slowLoads is an engine of which states arrive late, as on a machine that is busy.
+type slowLoads struct {
+	engine.Engine
+	mu   sync.Mutex
+	rand *rand.Rand
+}
+
+func (e *slowLoads) wait(most time.Duration) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return time.Duration(e.rand.Int64N(int64(most)))
+}
+
+func (e *slowLoads) Load(ctx context.Context, journal protocol.Journal) (engine.State, error) {
+	state, err := e.Engine.Load(ctx, journal)
+	time.Sleep(e.wait(200 * time.Millisecond))
+	return state, err
+}
+
+// TestStaleStates checks that no finished fragment is forgotten because somebody saw the journal as it was before.
+func TestStaleStates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, err := disklog.Open(t.Context(), t.TempDir(), disklog.Options{CheckpointInterval: 1000 * time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		loads := &slowLoads{Engine: log, rand: rand.New(rand.NewPCG(1, 1))}
+		s := startStill(t, log, loads, bucket.NewMem("b"))
+		s.create("test/stored", func(f *protocol.JournalSpec_Fragment) { f.Length, f.Stores = 1024, []string{"s3://bucket/"} })
+		time.Sleep(time.Minute)
+		for n := range 200 {
+			s.append("test/stored", strings.Repeat("x", 1500))
+			time.Sleep(loads.wait(time.Second))
+			s.append("test/stored", strings.Repeat("y", 1500))
+			time.Sleep(time.Minute)
+			if got, err := log.Load(t.Context(), "test/stored"); err != nil || len(got.Finished) != 0 || len(got.Stored) != 2*(n+1) {
+				t.Fatalf("after %d pairs: %v, %v", n+1, got.Finished, err)
+			}
+		}
 	})
 }
 

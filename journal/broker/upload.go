@@ -181,8 +181,10 @@ func (u *uploads) take(q *uploadQueue) (journal protocol.Journal, ok bool) {
 	return journal, true
 }
 
-// again looks at a journal of which a fragment has been stored.
+// again looks at a journal of which a fragment has been stored. What it sees may be older than what the keeper saw meanwhile, and
+// replaces that: the keeper, whose looks are in order, has the last one.
 func (u *uploads) again(journal protocol.Journal) {
+	defer u.keeper.touch(journal)
 	b := u.keeper.broker
 	spec := b.engine.Specs().Get(journal)
 	state, err := b.engine.Load(u.keeper.ctx, journal)
