@@ -1,0 +1,78 @@
+package access
+
+import (
+	"context"
+	"regexp"
+	"strings"
+
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/types"
+)
+
+// DefaultRealm is the realm of prefixes that were registered without one.
+const DefaultRealm = "@legacy"
+
+var realmName = regexp.MustCompile(`^(?:[a-z0-9_./-]{1,400}|@root|@legacy|@project)$`)
+
+// ValidRealm reports whether a name is one of a realm within a project.
+func ValidRealm(name string) bool { return realmName.MatchString(name) }
+
+// Checker decides what callers may do. Methods ask it before they look at anything else.
+type Checker interface {
+	// Check returns nil if the context's principal has the permission in a realm of a project, and the refusal otherwise.
+	//
+	// Permissions that are Global are checked with an empty project and realm. For the others a project is demanded: an empty or
+	// malformed one is refused as Invalid, before anything else. An empty realm is DefaultRealm. A project that is not
+	// configured is refused as one that the caller may do nothing in. A check that itself fails is of kind Internal.
+	Check(ctx context.Context, project types.Project, realm string, p Permission) error
+	// Anywhere is Check for a permission in any project: for what does not name one.
+	Anywhere(ctx context.Context, p Permission) error
+	// Hidden is the refusal for what the caller must not tell from what they may not see: projects and prefixes that do not
+	// exist. It is the same, to the letter, as that of a permission which is lacking.
+	Hidden(ctx context.Context) error
+}
+
+// refuse returns the refusal of a caller who lacks a permission.
+func refuse(ctx context.Context) error {
+	p := PrincipalFrom(ctx)
+	if p.Anonymous() {
+		return fault.New(fault.Unauthenticated, "there is no such project or prefix for callers without a token, or they may not do this; give a token that may, see daybook token --help")
+	}
+	return fault.New(fault.Denied, "%s may not do this, or there is no such project or prefix; an administrator can give a token that may, see daybook token --help", p)
+}
+
+// RefuseService is the refusal of callers who are not in the group of services: also anonymous ones are Denied (spec 3.4).
+func RefuseService(ctx context.Context) error {
+	return fault.New(fault.Denied, "%s is not one of the services; give a token of the role service", PrincipalFrom(ctx))
+}
+
+// wellFormed checks what Check was asked, before who asks.
+func wellFormed(project types.Project, realm string, p Permission) error {
+	if p.Global() {
+		return nil
+	}
+	if err := project.Validate(); err != nil {
+		return fault.Wrap(fault.Invalid, err)
+	}
+	if of, name, ok := strings.Cut(realm, ":"); ok {
+		if of != string(project) {
+			return fault.New(fault.Internal, "realm %q is not one of project %q", realm, project)
+		}
+		realm = name
+	}
+	if realm != "" && !ValidRealm(realm) {
+		return fault.New(fault.Internal, "%q is not the name of a realm", realm)
+	}
+	return nil
+}
+
+// Open returns the checker of an installation that is open to whoever reaches it: it refuses only what is malformed.
+func Open() Checker { return open{} }
+
+type open struct{}
+
+func (open) Check(_ context.Context, project types.Project, realm string, p Permission) error {
+	return wellFormed(project, realm, p)
+}
+func (open) Anywhere(context.Context, Permission) error { return nil }
+func (open) Hidden(ctx context.Context) error           { return refuse(ctx) }
