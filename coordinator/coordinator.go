@@ -21,7 +21,9 @@ import (
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/coordinator/access"
 	"github.com/daybook-dev/daybook/coordinator/backend"
+	"github.com/daybook-dev/daybook/coordinator/config"
 	"github.com/daybook-dev/daybook/coordinator/reader"
 	"github.com/daybook-dev/daybook/coordinator/registration"
 	"github.com/daybook-dev/daybook/coordinator/services"
@@ -35,6 +37,10 @@ type Config struct {
 	Store    state.Store
 	Storage  storage.Storage
 	Archives reader.Archives
+	// Access decides what callers may do; nil allows everything.
+	Access access.Checker
+	// Settings are those of the service and its projects; nil are the defaults.
+	Settings *config.Authority
 	// BaseURL is the address of the pages, without a trailing slash; empty if there are none.
 	BaseURL string
 	// PrefixExpiration is how long streams may be registered below a prefix, and the most that a request can ask for;
@@ -56,6 +62,12 @@ type Coordinator struct {
 
 // New returns a Coordinator.
 func New(c Config) (*Coordinator, error) {
+	if c.Access == nil {
+		c.Access = access.Open()
+	}
+	if c.Settings == nil {
+		c.Settings = config.Default()
+	}
 	b, err := backend.New(c.Store, c.Policy, c.Logger, c.Registerer)
 	if err != nil {
 		return nil, err
@@ -64,7 +76,7 @@ func New(c Config) (*Coordinator, error) {
 		backend:      b,
 		registration: registration.New(c.Store, registration.Config{BaseURL: c.BaseURL, Expiration: c.PrefixExpiration}),
 		services:     services.New(c.Store, b),
-		reader:       reader.New(c.Store, c.Storage, c.Archives),
+		reader:       reader.New(reader.Config{Store: c.Store, Storage: c.Storage, Archives: c.Archives, Access: c.Access, Settings: c.Settings}),
 	}, nil
 }
 

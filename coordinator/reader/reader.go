@@ -14,6 +14,8 @@ import (
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/coordinator/access"
+	"github.com/daybook-dev/daybook/coordinator/config"
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/logs/types"
 	"github.com/daybook-dev/daybook/storage"
@@ -33,19 +35,32 @@ type Archive interface {
 	Tail(ctx context.Context) (storage.Entry, error)
 }
 
+// Config is what a Reader needs; all of it is required.
+type Config struct {
+	Store    state.Store
+	Storage  storage.Storage
+	Archives Archives
+	// Access decides what callers may see.
+	Access access.Checker
+	// Settings say how long what was purged can be taken back.
+	Settings *config.Authority
+}
+
 // Reader reads streams wherever they are.
 type Reader struct {
 	store    state.Store
 	storage  storage.Storage
 	archives Archives
+	access   access.Checker
+	settings *config.Authority
 	// closing ends when Close is called.
 	closing context.Context
 	close   context.CancelFunc
 }
 
 // New returns a Reader.
-func New(store state.Store, entries storage.Storage, archives Archives) *Reader {
-	r := &Reader{store: store, storage: entries, archives: archives}
+func New(c Config) *Reader {
+	r := &Reader{store: c.Store, storage: c.Storage, archives: c.Archives, access: c.Access, settings: c.Settings}
 	r.closing, r.close = context.WithCancel(context.Background())
 	return r
 }
