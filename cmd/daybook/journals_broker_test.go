@@ -36,7 +36,7 @@ func remoteBroker(t *testing.T, keys *auth.Keys) string {
 	}
 	t.Cleanup(func() { _ = log.Close(t.Context()) })
 	b, err := broker.New(t.Context(), broker.Config{
-		Engine: log, ID: &protocol.ProcessSpec_ID{Zone: "far", Suffix: "broker"}, Endpoint: protocol.Endpoint(url), Keys: keys,
+		Engine: log, ID: &protocol.ProcessSpec_ID{Zone: "far", Suffix: "broker"}, Endpoint: protocol.Endpoint(url), Callers: keys,
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

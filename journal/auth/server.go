@@ -11,6 +11,14 @@ import (
 // header is the name of the metadata, and of the HTTP header, that carries a token.
 const header = "authorization"
 
+// Verifier decides what the caller of an RPC may do. Keys are one, which know callers by their tokens; an installation that knows them
+// by other means has one of its own.
+type Verifier interface {
+	// VerifyCall returns what the call of a context may do, which is at least what it requires. The context it returns ends when
+	// that permission does; cancel releases it. The refusal has one of the kinds Unauthenticated and Denied.
+	VerifyCall(ctx context.Context, required Capability) (_ context.Context, cancel context.CancelFunc, _ Claims, err error)
+}
+
 // VerifyCall verifies the token that came with a gRPC call, as VerifyHeader does. The context it returns ends when the token
 // does; cancel releases it.
 func (k *Keys) VerifyCall(ctx context.Context, required Capability) (_ context.Context, cancel context.CancelFunc, _ Claims, err error) {

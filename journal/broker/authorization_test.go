@@ -32,7 +32,7 @@ func startGuarded(t *testing.T) *guarded {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &guarded{startWith(t, t.TempDir(), disklog.Options{}, broker.Config{Keys: keys}), keys}
+	g := &guarded{startWith(t, t.TempDir(), disklog.Options{}, broker.Config{Callers: keys}), keys}
 	t.Cleanup(g.stop)
 	var changes []*protocol.ApplyRequest_Change
 	for _, name := range []string{"mine/a", "mine/b", "theirs/a"} {

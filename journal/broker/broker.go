@@ -45,8 +45,9 @@ type Config struct {
 	ID *protocol.ProcessSpec_ID
 	// Endpoint is where clients reach the broker.
 	Endpoint protocol.Endpoint
-	// Keys verify the callers' tokens. Without them everybody may do everything.
-	Keys *auth.Keys
+	// Callers says what callers may do: auth.Keys, for those with journal tokens, or what knows them otherwise. Without it
+	// everybody may do everything.
+	Callers auth.Verifier
 	// MaxAppendRate bounds the appends to each journal, in bytes a second; a journal's own maximum may be lower. Zero is no
 	// bound.
 	MaxAppendRate int64
@@ -75,7 +76,7 @@ type Broker struct {
 	engine  engine.Engine
 	self    *protocol.ProcessSpec_ID
 	route   *protocol.Route
-	keys    *auth.Keys
+	callers auth.Verifier
 	rates   rates
 	stores  *store.Registry
 	scratch string
@@ -116,6 +117,9 @@ func New(_ context.Context, c Config) (*Broker, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if c.Callers == nil {
+		c.Callers = (*auth.Keys)(nil)
+	}
 	if err := clearScratch(c.Scratch); err != nil {
 		return nil, fmt.Errorf("configure broker: %w", err)
 	}
@@ -128,7 +132,7 @@ func New(_ context.Context, c Config) (*Broker, error) {
 			Primary:   0,
 			Endpoints: []string{string(c.Endpoint)},
 		},
-		keys:    c.Keys,
+		callers: c.Callers,
 		rates:   rates{most: c.MaxAppendRate, least: cmp.Or(c.MinAppendRate, DefaultMinAppendRate), began: time.Now()},
 		stores:  c.Stores,
 		scratch: c.Scratch,

@@ -26,7 +26,7 @@ type call struct {
 }
 
 // enter begins an RPC. It is the one door to the broker: here calls are counted, refused when it shuts down, and refused when
-// their token does not grant what they need. Which journals the token is for is asked in resolve, or of call.allows. The
+// their caller may not make them. Which journals the claims are for is asked in resolve, or of call.allows. The
 // caller defers end.
 func (b *Broker) enter(ctx context.Context, operation string, need auth.Capability) (*call, error) {
 	if err := b.begin(); err != nil {
@@ -35,7 +35,7 @@ func (b *Broker) enter(ctx context.Context, operation string, need auth.Capabili
 	var err error
 	c := &call{broker: b, operation: operation, began: time.Now()}
 	b.metrics.began(operation)
-	c.ctx, c.cancel, c.claims, err = b.keys.VerifyCall(ctx, need)
+	c.ctx, c.cancel, c.claims, err = b.callers.VerifyCall(ctx, need)
 	if err != nil {
 		c.end(&err)
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"net/url"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,20 +18,8 @@ import (
 // opener returns the function that opens buckets. Directories lie below root.
 func opener(root string) func(context.Context, *url.URL, map[string]string) (bucket.Bucket, error) {
 	return func(ctx context.Context, u *url.URL, args map[string]string) (bucket.Bucket, error) {
-		switch u.Scheme {
-		case "s3":
-			return cloud.OpenS3(ctx, cloud.S3{
-				Bucket: u.Host, Profile: args["profile"], Endpoint: args["endpoint"], Region: args["region"],
-				ACL: args["acl"], StorageClass: args["storageclass"], SSE: args["sse"], SSEKMSKeyID: args["ssekmskeyid"],
-			})
-		case "gs":
-			return cloud.OpenGCS(ctx, u.Host)
-		case "azure":
-			return cloud.OpenAzure(u.Host)
-		case "azure-ad":
-			account, rest, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
-			container, _, _ := strings.Cut(rest, "/")
-			return cloud.OpenAzureAD(u.Host, account, container)
+		if u.Scheme != "file" {
+			return cloud.OpenWhole(ctx, u, args)
 		}
 		if root == "" {
 			return nil, fault.New(fault.Precondition, "no directory is configured for file stores")
