@@ -323,17 +323,23 @@ func (x *GetResponse) GetRealm() string {
 }
 
 type QueryRequest struct {
-	state         protoimpl.MessageState         `protogen:"open.v1"`
-	Project       string                         `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
-	Path          string                         `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	State         bool                           `protobuf:"varint,3,opt,name=state,proto3" json:"state,omitempty"`
-	Proto         bool                           `protobuf:"varint,4,opt,name=proto,proto3" json:"proto,omitempty"`
-	Next          string                         `protobuf:"bytes,5,opt,name=next,proto3" json:"next,omitempty"`
-	MaxResults    int32                          `protobuf:"varint,6,opt,name=max_results,json=maxResults,proto3" json:"max_results,omitempty"`
-	ContentType   string                         `protobuf:"bytes,10,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
-	StreamType    *QueryRequest_StreamTypeFilter `protobuf:"bytes,11,opt,name=stream_type,json=streamType,proto3" json:"stream_type,omitempty"`
-	Tags          map[string]string              `protobuf:"bytes,15,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Purged        QueryRequest_Trinary           `protobuf:"varint,16,opt,name=purged,proto3,enum=logdog.QueryRequest_Trinary" json:"purged,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Project string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	// A prefix, or a prefix and a pattern of names.
+	Path  string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	State bool   `protobuf:"varint,3,opt,name=state,proto3" json:"state,omitempty"`
+	// Ignored.
+	Proto       bool                           `protobuf:"varint,4,opt,name=proto,proto3" json:"proto,omitempty"`
+	Next        string                         `protobuf:"bytes,5,opt,name=next,proto3" json:"next,omitempty"`
+	MaxResults  int32                          `protobuf:"varint,6,opt,name=max_results,json=maxResults,proto3" json:"max_results,omitempty"`
+	ContentType string                         `protobuf:"bytes,10,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	StreamType  *QueryRequest_StreamTypeFilter `protobuf:"bytes,11,opt,name=stream_type,json=streamType,proto3" json:"stream_type,omitempty"`
+	// Registered after and before these times, both excluded. Only clients of before 2020 send them, and proto_version.
+	Newer         *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=newer,proto3" json:"newer,omitempty"`
+	Older         *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=older,proto3" json:"older,omitempty"`
+	ProtoVersion  string                 `protobuf:"bytes,14,opt,name=proto_version,json=protoVersion,proto3" json:"proto_version,omitempty"`
+	Tags          map[string]string      `protobuf:"bytes,15,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Purged        QueryRequest_Trinary   `protobuf:"varint,16,opt,name=purged,proto3,enum=logdog.QueryRequest_Trinary" json:"purged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +428,27 @@ func (x *QueryRequest) GetStreamType() *QueryRequest_StreamTypeFilter {
 		return x.StreamType
 	}
 	return nil
+}
+
+func (x *QueryRequest) GetNewer() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Newer
+	}
+	return nil
+}
+
+func (x *QueryRequest) GetOlder() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Older
+	}
+	return nil
+}
+
+func (x *QueryRequest) GetProtoVersion() string {
+	if x != nil {
+		return x.ProtoVersion
+	}
+	return ""
 }
 
 func (x *QueryRequest) GetTags() map[string]string {
@@ -865,7 +892,7 @@ const file_logdog_logs_proto_rawDesc = "" +
 	"expiration\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expiration\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\tR\x05index\"\xa0\x04\n" +
+	"\x05index\x18\x03 \x01(\tR\x05index\"\x97\x05\n" +
 	"\fQueryRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
@@ -877,7 +904,10 @@ const file_logdog_logs_proto_rawDesc = "" +
 	"\fcontent_type\x18\n" +
 	" \x01(\tR\vcontentType\x12F\n" +
 	"\vstream_type\x18\v \x01(\v2%.logdog.QueryRequest.StreamTypeFilterR\n" +
-	"streamType\x122\n" +
+	"streamType\x120\n" +
+	"\x05newer\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x05newer\x120\n" +
+	"\x05older\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x05older\x12#\n" +
+	"\rproto_version\x18\x0e \x01(\tR\fprotoVersion\x122\n" +
 	"\x04tags\x18\x0f \x03(\v2\x1e.logdog.QueryRequest.TagsEntryR\x04tags\x124\n" +
 	"\x06purged\x18\x10 \x01(\x0e2\x1c.logdog.QueryRequest.TrinaryR\x06purged\x1a;\n" +
 	"\x10StreamTypeFilter\x12'\n" +
@@ -888,7 +918,7 @@ const file_logdog_logs_proto_rawDesc = "" +
 	"\aTrinary\x12\b\n" +
 	"\x04BOTH\x10\x00\x12\a\n" +
 	"\x03YES\x10\x01\x12\x06\n" +
-	"\x02NO\x10\x02J\x04\b\f\x10\rJ\x04\b\r\x10\x0eJ\x04\b\x0e\x10\x0f\"\xa7\x02\n" +
+	"\x02NO\x10\x02\"\xa7\x02\n" +
 	"\rQueryResponse\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x126\n" +
 	"\astreams\x18\x02 \x03(\v2\x1c.logdog.QueryResponse.StreamR\astreams\x12\x12\n" +
@@ -941,8 +971,8 @@ var file_logdog_logs_proto_goTypes = []any{
 	(*LogStreamState)(nil),                // 13: logdog.LogStreamState
 	(*logpb.LogStreamDescriptor)(nil),     // 14: logpb.LogStreamDescriptor
 	(*logpb.LogEntry)(nil),                // 15: logpb.LogEntry
-	(*durationpb.Duration)(nil),           // 16: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),         // 17: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil),         // 16: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 17: google.protobuf.Duration
 	(logpb.StreamType)(0),                 // 18: logpb.StreamType
 }
 var file_logdog_logs_proto_depIdxs = []int32{
@@ -952,27 +982,29 @@ var file_logdog_logs_proto_depIdxs = []int32{
 	15, // 3: logdog.GetResponse.logs:type_name -> logpb.LogEntry
 	9,  // 4: logdog.GetResponse.signed_urls:type_name -> logdog.GetResponse.SignedUrls
 	10, // 5: logdog.QueryRequest.stream_type:type_name -> logdog.QueryRequest.StreamTypeFilter
-	11, // 6: logdog.QueryRequest.tags:type_name -> logdog.QueryRequest.TagsEntry
-	0,  // 7: logdog.QueryRequest.purged:type_name -> logdog.QueryRequest.Trinary
-	12, // 8: logdog.QueryResponse.streams:type_name -> logdog.QueryResponse.Stream
-	16, // 9: logdog.GetRequest.SignURLRequest.lifetime:type_name -> google.protobuf.Duration
-	17, // 10: logdog.GetResponse.SignedUrls.expiration:type_name -> google.protobuf.Timestamp
-	18, // 11: logdog.QueryRequest.StreamTypeFilter.value:type_name -> logpb.StreamType
-	13, // 12: logdog.QueryResponse.Stream.state:type_name -> logdog.LogStreamState
-	14, // 13: logdog.QueryResponse.Stream.desc:type_name -> logpb.LogStreamDescriptor
-	1,  // 14: logdog.Logs.Get:input_type -> logdog.GetRequest
-	2,  // 15: logdog.Logs.Tail:input_type -> logdog.TailRequest
-	4,  // 16: logdog.Logs.Query:input_type -> logdog.QueryRequest
-	6,  // 17: logdog.Logs.DeletePrefix:input_type -> logdog.DeletePrefixRequest
-	3,  // 18: logdog.Logs.Get:output_type -> logdog.GetResponse
-	3,  // 19: logdog.Logs.Tail:output_type -> logdog.GetResponse
-	5,  // 20: logdog.Logs.Query:output_type -> logdog.QueryResponse
-	7,  // 21: logdog.Logs.DeletePrefix:output_type -> logdog.DeletePrefixResponse
-	18, // [18:22] is the sub-list for method output_type
-	14, // [14:18] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	16, // 6: logdog.QueryRequest.newer:type_name -> google.protobuf.Timestamp
+	16, // 7: logdog.QueryRequest.older:type_name -> google.protobuf.Timestamp
+	11, // 8: logdog.QueryRequest.tags:type_name -> logdog.QueryRequest.TagsEntry
+	0,  // 9: logdog.QueryRequest.purged:type_name -> logdog.QueryRequest.Trinary
+	12, // 10: logdog.QueryResponse.streams:type_name -> logdog.QueryResponse.Stream
+	17, // 11: logdog.GetRequest.SignURLRequest.lifetime:type_name -> google.protobuf.Duration
+	16, // 12: logdog.GetResponse.SignedUrls.expiration:type_name -> google.protobuf.Timestamp
+	18, // 13: logdog.QueryRequest.StreamTypeFilter.value:type_name -> logpb.StreamType
+	13, // 14: logdog.QueryResponse.Stream.state:type_name -> logdog.LogStreamState
+	14, // 15: logdog.QueryResponse.Stream.desc:type_name -> logpb.LogStreamDescriptor
+	1,  // 16: logdog.Logs.Get:input_type -> logdog.GetRequest
+	2,  // 17: logdog.Logs.Tail:input_type -> logdog.TailRequest
+	4,  // 18: logdog.Logs.Query:input_type -> logdog.QueryRequest
+	6,  // 19: logdog.Logs.DeletePrefix:input_type -> logdog.DeletePrefixRequest
+	3,  // 20: logdog.Logs.Get:output_type -> logdog.GetResponse
+	3,  // 21: logdog.Logs.Tail:output_type -> logdog.GetResponse
+	5,  // 22: logdog.Logs.Query:output_type -> logdog.QueryResponse
+	7,  // 23: logdog.Logs.DeletePrefix:output_type -> logdog.DeletePrefixResponse
+	20, // [20:24] is the sub-list for method output_type
+	16, // [16:20] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_logdog_logs_proto_init() }
