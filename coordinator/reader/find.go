@@ -181,7 +181,7 @@ func (l *daybookLogs) listPrefixes(ctx context.Context, r *daybookv1.ListPrefixe
 	if q.Prefix, err = state.ParsePattern(r.GetPattern()); err != nil {
 		return nil, err
 	}
-	if q.Before, err = parsePageToken(r.GetPageToken()); err != nil {
+	if q.After, err = parsePositionToken(r.GetPageToken()); err != nil {
 		return nil, err
 	}
 	found, err := l.reader.store.FindPrefixes(ctx, q)
@@ -198,7 +198,7 @@ func (l *daybookLogs) listPrefixes(ctx context.Context, r *daybookv1.ListPrefixe
 		resp.Prefixes = append(resp.Prefixes, v)
 		size += proto.Size(v)
 		if i+1 == q.Limit || size > maxPageBytes {
-			resp.NextPageToken = pageToken(p.Seq)
+			resp.NextPageToken = positionToken(p.Position())
 			break
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
-	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -50,7 +49,7 @@ func descriptor(s *state.Stream) (*logpb.LogStreamDescriptor, error) {
 	return d, nil
 }
 
-// positionToken is the page token of a listing of streams: where the page ended, so that pages stay the same while streams are added.
+// positionToken is the page token of a listing of streams or prefixes: where the page ended, so that pages stay the same while streams are added.
 func positionToken(p state.Position) string {
 	if p.IsZero() {
 		return ""
@@ -75,22 +74,3 @@ func parsePositionToken(token string) (state.Position, error) {
 }
 
 var errPageToken = fault.New(fault.Invalid, "page token is not one that this service gave out")
-
-// A page token of prefixes is the number of the last one of the page.
-func pageToken(seq int64) string {
-	return base64.RawURLEncoding.EncodeToString(strconv.AppendInt(nil, seq, 10))
-}
-
-func parsePageToken(token string) (int64, error) {
-	if token == "" {
-		return 0, nil
-	}
-	b, err := base64.RawURLEncoding.DecodeString(token)
-	if err == nil {
-		var seq int64
-		if seq, err = strconv.ParseInt(string(b), 10, 64); err == nil && seq > 0 {
-			return seq, nil
-		}
-	}
-	return 0, errPageToken
-}

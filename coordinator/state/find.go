@@ -40,7 +40,7 @@ type StreamQuery struct {
 	Phases []Phase
 	// Since and Until are the times between which a stream was created, the first included.
 	Since, Until time.Time
-	// Purged also selects streams that were hidden.
+	// Purged also selects streams that are hidden.
 	Purged bool
 
 	// After is where the page before ended.
@@ -52,7 +52,7 @@ type StreamQuery struct {
 // Match reports whether the query selects the stream, wherever it lies.
 func (q *StreamQuery) Match(s *Stream) bool {
 	if s.Prefix.Project != q.Project || !q.Prefix.Match(s.Prefix.Prefix) || !q.Name.Match(s.Name) ||
-		len(q.Phases) > 0 && !slices.Contains(q.Phases, s.Phase) || !q.Purged && !s.Purged.IsZero() {
+		len(q.Phases) > 0 && !slices.Contains(q.Phases, s.Phase) || !q.Purged && s.Hidden() {
 		return false
 	}
 	if len(q.Tags) == 0 && q.Type == nil && q.ContentType == "" {
@@ -194,16 +194,18 @@ func Find(ctx context.Context, index Index, q StreamQuery) (found []*Stream, nex
 }
 
 // Span returns the part of the listing that the query asks for.
-func (q *StreamQuery) Span() Span {
+func (q *StreamQuery) Span() Span { return newSpan(q.Since, q.Until, q.After) }
+
+func newSpan(since, until time.Time, after Position) Span {
 	s := Span{Before: Position{Created: time.UnixMicro(math.MaxInt64).UTC()}, From: Position{Created: time.UnixMicro(math.MinInt64).UTC()}}
-	if !q.Until.IsZero() {
-		s.Before = Position{Created: q.Until}
+	if !until.IsZero() {
+		s.Before = Position{Created: until}
 	}
-	if !q.After.IsZero() && q.After.before(s.Before) {
-		s.Before = q.After
+	if !after.IsZero() && after.before(s.Before) {
+		s.Before = after
 	}
-	if !q.Since.IsZero() {
-		s.From = Position{Created: q.Since}
+	if !since.IsZero() {
+		s.From = Position{Created: since}
 	}
 	return s
 }

@@ -139,6 +139,42 @@ func checkRanges(ranges []Range, last types.MessageIndex) error {
 	return nil
 }
 
+// Purge hides the stream from everyone but administrators. It reports whether that changed anything.
+func (s *Stream) Purge(now time.Time) bool {
+	if !s.Purged.IsZero() {
+		return false
+	}
+	s.Purged, s.Updated = now, now
+	return true
+}
+
+// Undelete shows a purged stream again. removal is its task, if there is one: once that was given out, parts of the stream may be gone, and
+// there is no way back.
+func (s *Stream) Undelete(now time.Time, removal *Task) (changed bool, err error) {
+	switch {
+	case s.Purged.IsZero():
+		return false, nil
+	case !s.Prefix.Deleted.IsZero():
+		return false, fault.New(fault.Precondition, "the prefix of the stream was deleted, which cannot be undone")
+	case removal != nil && removal.Attempts > 0:
+		return false, fault.New(fault.Precondition, "the removal of the stream has begun, which cannot be undone")
+	}
+	s.Purged, s.Updated = time.Time{}, now
+	return true, nil
+}
+
+// Delete ends the registration of streams below the prefix, and hides those that are there. It reports whether that changed anything.
+func (p *Prefix) Delete(now time.Time) bool {
+	if !p.Deleted.IsZero() {
+		return false
+	}
+	p.Deleted = now
+	if now.Before(p.Expires) {
+		p.Expires = now
+	}
+	return true
+}
+
 // Lease hands the task to someone until the given time. It counts as a failure until the holder says otherwise.
 func (t *Task) Lease(until time.Time) {
 	t.Available, t.LeaseEnd = until, until
@@ -176,8 +212,9 @@ func (p Phase) String() string {
 
 // String names the kind.
 func (k TaskKind) String() string {
-	if k == ExpungeTask {
-		return "expunge"
+	names := [...]string{"archive", "expunge", "remove"}
+	if k < 0 || int(k) >= len(names) {
+		return fmt.Sprintf("kind %d", int(k))
 	}
-	return "archive"
+	return names[k]
 }

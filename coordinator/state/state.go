@@ -46,7 +46,13 @@ type Prefix struct {
 	Created time.Time
 	// Expires ends the time in which new streams may be registered.
 	Expires time.Time
+	// Deleted is when the prefix was deleted; zero if it was not. Nothing below a deleted prefix is shown, and its name is free again when
+	// the last of its streams was removed.
+	Deleted time.Time
 }
+
+// Position returns the prefix's place in a listing, newest first.
+func (p *Prefix) Position() Position { return Position{Created: p.Created, Seq: p.Seq} }
 
 // Phase is where a stream is in its life.
 type Phase int
@@ -122,7 +128,36 @@ type Stream struct {
 	Missing []Range
 	// Purged is when the stream was hidden; zero if it is not.
 	Purged time.Time
+	// Replaced are archives that a later one took the place of, and that are still to be removed.
+	Replaced []Objects
+	// Stored is what the store counts for the stream. It is the store's own.
+	Stored Volume
 }
+
+// Objects are the addresses of an archive's two objects.
+type Objects struct {
+	StreamURL string `json:"stream"`
+	IndexURL  string `json:"index"`
+}
+
+// Volume is the size of what is archived.
+type Volume struct {
+	// Entries are log entries, ContentSize the bytes of content in them, StoredSize the bytes of the archives' objects.
+	Entries, ContentSize, StoredSize int64
+}
+
+// Volume returns the size of the stream's archive.
+func (s *Stream) Volume() Volume {
+	return Volume{Entries: s.Archive.EntryCount, ContentSize: s.Archive.ContentSize, StoredSize: s.Archive.StreamSize + s.Archive.IndexSize}
+}
+
+// Minus returns the difference.
+func (v Volume) Minus(o Volume) Volume {
+	return Volume{Entries: v.Entries - o.Entries, ContentSize: v.ContentSize - o.ContentSize, StoredSize: v.StoredSize - o.StoredSize}
+}
+
+// Hidden reports whether the stream is shown to nobody but administrators, because it was purged or its prefix was deleted.
+func (s *Stream) Hidden() bool { return !s.Purged.IsZero() || !s.Prefix.Deleted.IsZero() }
 
 // Path returns the path of the stream.
 func (s *Stream) Path() types.StreamPath { return s.Prefix.Prefix.Join(s.Name) }
@@ -150,6 +185,8 @@ const (
 	ArchiveTask TaskKind = iota
 	// ExpungeTask asks to verify the archive and to remove the entries from storage.
 	ExpungeTask
+	// RemoveTask asks to remove the stream for good: its entries, its archive, and what is remembered of it.
+	RemoveTask
 )
 
 // Task is work that is due at a time. There is at most one of a kind for a stream.
@@ -169,13 +206,26 @@ type Task struct {
 	Dead time.Time
 }
 
-// PrefixQuery selects prefixes of a project, newest first.
-type PrefixQuery struct {
+// TaskQuery selects tasks in the order of their Seq.
+type TaskQuery struct {
+	// Dead selects the tasks that were given up, and no others.
+	Dead bool
+	// After is the Seq of the last task of the page before.
+	After int64
+	// Limit is the most tasks wanted; it must be positive.
+	Limit int
+}
+
+// OldestQuery selects streams, oldest first.
+type OldestQuery struct {
+	// Prefix is the prefix whose streams are wanted. If it is nil, those of the project are.
+	Prefix  *Prefix
 	Project types.Project
-	Prefix  Pattern
-	// Before is the Seq of the last prefix of the page before; zero begins at the newest.
-	Before int64
-	// Limit is the most prefixes wanted; it must be positive.
+	// Before is the time before which the streams of a project were created and have ended.
+	Before time.Time
+	// After is the place of the last stream of the page before.
+	After Position
+	// Limit is the most streams wanted; it must be positive.
 	Limit int
 }
 
@@ -195,12 +245,27 @@ type Store interface {
 	FindStreams(ctx context.Context, q StreamQuery) (found []*Stream, next Position, err error)
 	// FindPrefixes returns what the query selects.
 	FindPrefixes(ctx context.Context, q PrefixQuery) ([]*Prefix, error)
+	// Folders returns the folders of prefixes within a folder, by name.
+	Folders(ctx context.Context, q FolderQuery) ([]Folder, error)
+	// Usage returns what a project holds. It costs the same however much that is.
+	Usage(ctx context.Context, project types.Project) (Usage, error)
+	// OldestStreams returns streams that are not purged.
+	OldestStreams(ctx context.Context, q OldestQuery) ([]*Stream, error)
+	// EmptyPrefixes returns prefixes without streams, created and expired before the time, oldest first, from behind a place.
+	EmptyPrefixes(ctx context.Context, project types.Project, before time.Time, after Position, limit int) ([]*Prefix, error)
+	// DeletedPrefixes returns prefixes that were deleted and of which something is left.
+	DeletedPrefixes(ctx context.Context, limit int) ([]*Prefix, error)
 	// Projects returns the projects that have a prefix, by name.
 	Projects(ctx context.Context) ([]types.Project, error)
 	// NextTask returns when the next task can be leased, and false if there is no task.
 	NextTask(ctx context.Context) (time.Time, bool, error)
 	// PendingTasks counts the tasks that can be leased now or are leased.
 	PendingTasks(ctx context.Context, now time.Time) (int, error)
+	// Tasks returns tasks, for the operator.
+	Tasks(ctx context.Context, q TaskQuery) ([]*Task, error)
+
+	Leases
+	Tokens
 
 	// WatchStream wakes after the stream was added or changed. Subscribe before looking; stop must be called once. A store that other
 	// processes share also wakes when one of them changed something, within 100 ms, and may wake without a reason.
@@ -221,8 +286,14 @@ type Tx interface {
 	// AddPrefix and AddStream store something new and set its Seq.
 	AddPrefix(p *Prefix) error
 	AddStream(s *Stream) error
-	// PutStream stores a changed stream. Its identity, descriptor and prefix do not change.
+	// PutStream stores a changed stream. Its identity and prefix do not change.
 	PutStream(s *Stream) error
+	// PutPrefix stores the changed times of a prefix.
+	PutPrefix(p *Prefix) error
+	// DeleteStream removes a stream, with its tasks.
+	DeleteStream(s *Stream) error
+	// DeletePrefix removes a prefix unless it has streams. It reports whether it did.
+	DeletePrefix(p *Prefix) (bool, error)
 
 	// AddTask stores a new task and sets its Seq.
 	AddTask(t *Task) error

@@ -14,6 +14,7 @@ import (
 
 // The codes of PostgreSQL's errors that mean something to us.
 const (
+	foreignKeyViolation  = "23503"
 	uniqueViolation      = "23505"
 	serializationFailure = "40001"
 	deadlockDetected     = "40P01"
@@ -37,7 +38,7 @@ func classify(err error) error {
 	switch c := code(err); {
 	case c == uniqueViolation:
 		return fault.Wrap(fault.Exists, err)
-	case transientCode(c), c == "" && lost(err):
+	case c == foreignKeyViolation, transientCode(c), c == "" && lost(err):
 		return fault.Wrap(fault.Transient, err)
 	case strings.HasPrefix(c, "28"), c == "3D000", c == "42501": // who, no such database, not allowed
 		return fault.Wrap(fault.Precondition, err)

@@ -52,8 +52,19 @@ func TestPlans(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, args := findPrefixes(state.PrefixQuery{Project: "ci", Prefix: pattern, Limit: 10}, 7)
+		text, args := findPrefixes(state.PrefixQuery{Project: "ci", Prefix: pattern, Limit: 10})
 		check("prefixes_newest", text, args...)
+		check("streams_prefix", oldestOfPrefix, 1, 2, 3, 4)
+		check("streams_newest", oldestOfProject, "ci", 2, 3, 4, 5)
+		check("prefixes_newest", emptyPrefixes, "ci", 2, 3, 4, 5)
+		check("prefixes_deleted", deletedPrefixes, 5)
+		check("tasks_pkey", allTasks, 1, 2)
+		check("tasks_dead", deadTasks, 1, 2)
+		check("folders_pkey", listFolders, 1, "ci", "a/", 4, "b", 5)
+		check("usage_pkey", readUsage, "ci")
+		check("leases_pkey", liveLeases, "a")
+		check("tokens_hash_key", tokenByHash, "")
+		check("tokens_created", listTokens)
 		for _, search := range statetest.Searches() {
 			statetest.Explain(search.Query, func(project types.Project, p state.Path, span state.Span, r state.Rest) {
 				index := "streams_newest"

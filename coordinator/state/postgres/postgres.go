@@ -66,6 +66,7 @@ var settings = map[string]string{
 	"enable_incremental_sort": "off",
 	"enable_hashjoin":         "off",
 	"enable_mergejoin":        "off",
+	"enable_material":         "off",
 	"jit":                     "off",
 }
 
@@ -165,7 +166,7 @@ func migrate(ctx context.Context, c *pgx.ConnConfig) (err error) {
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectPostgres, db, dir, goose.WithSessionLocker(locker))
+	p, err := goose.NewProvider(goose.DialectPostgres, db, dir, goose.WithSessionLocker(locker), goose.WithGoMigrations(fillFolders))
 	if err != nil {
 		return err
 	}

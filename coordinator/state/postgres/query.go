@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"math"
 	"strings"
 	"time"
 
@@ -85,20 +84,15 @@ func (s *Store) Stream(ctx context.Context, project types.Project, id types.Stre
 // FindPrefixes implements state.Store.
 func (s *Store) FindPrefixes(ctx context.Context, q state.PrefixQuery) ([]*state.Prefix, error) {
 	var found []*state.Prefix
-	before := q.Before
-	if before <= 0 {
-		before = math.MaxInt64
-	}
 	for {
-		text, args := findPrefixes(q, before)
-		var page []*state.Prefix
-		err := s.read(ctx, func(db querier) (err error) { page, err = all(ctx, db, row.Prefix, text, args...); return err })
+		text, args := findPrefixes(q)
+		page, err := listed(ctx, s, row.Prefix, text, args...)
 		if err != nil {
 			return nil, wrap(err, "find prefixes of project %s", q.Project)
 		}
 		for _, p := range page {
-			before = p.Seq
-			if len(found) < q.Limit && q.Prefix.Match(p.Prefix) {
+			q.After = p.Position()
+			if len(found) < q.Limit && q.Match(p) {
 				found = append(found, p)
 			}
 		}
@@ -108,16 +102,78 @@ func (s *Store) FindPrefixes(ctx context.Context, q state.PrefixQuery) ([]*state
 	}
 }
 
-func findPrefixes(q state.PrefixQuery, before int64) (string, []any) {
+func findPrefixes(q state.PrefixQuery) (string, []any) {
+	span, b := q.Span(), &statement{}
+	const position = ` AND (p.created, p.seq)`
 	if prefix, ok := q.Prefix.Literal(); ok {
-		return fromPrefixes + thatPrefix + ` AND p.seq < $3`, []any{string(q.Project), string(prefix), before}
+		b.add(fromPrefixes+`project = `, string(q.Project))
+		b.add(` AND sha256(prefix::bytea) = sha256(`, string(prefix))
+		b.text.WriteString(`::text::bytea)`)
+	} else {
+		b.add(fromPrefixes+`p.project = `, string(q.Project))
+		b.like(`p.prefix`, q.Prefix)
 	}
-	b := &statement{}
-	b.add(fromPrefixes+`p.project = `, string(q.Project))
-	b.add(` AND -p.seq > `, -before)
-	b.like(`p.prefix`, q.Prefix)
-	b.add(` ORDER BY -p.seq LIMIT `, q.Limit)
+	b.add(position+` < (`, span.Before.Created.UnixMicro())
+	b.add(`, `, span.Before.Seq)
+	b.add(`)`+position+` >= (`, span.From.Created.UnixMicro())
+	b.add(`, `, span.From.Seq)
+	b.text.WriteString(`) AND p.deleted IS NULL`)
+	if _, ok := q.Prefix.Literal(); !ok {
+		b.add(` ORDER BY p.created DESC, p.seq DESC LIMIT `, q.Limit)
+	}
 	return b.text.String(), b.args
+}
+
+const (
+	oldestOfPrefix  = fromStreams + `s.prefix = $1 AND (s.created, s.seq) > ($2, $3) AND s.purged IS NULL ORDER BY s.created, s.seq LIMIT $4`
+	oldestOfProject = fromStreams + `s.project = $1 AND (s.created, s.seq) > ($2, $3) AND s.created < $4 AND s.ended < $4 AND s.purged IS NULL
+		ORDER BY s.created, s.seq LIMIT $5`
+	emptyPrefixes = fromPrefixes + `p.project = $1 AND (p.created, p.seq) > ($2, $3) AND p.created < $4 AND p.expires < $4
+		AND NOT EXISTS (SELECT FROM streams s WHERE s.prefix = p.seq) ORDER BY p.created, p.seq LIMIT $5`
+	deletedPrefixes = fromPrefixes + `p.deleted IS NOT NULL ORDER BY p.deleted LIMIT $1`
+	allTasks        = fromTasks + `t.seq > $1 ORDER BY t.seq LIMIT $2`
+	deadTasks       = fromTasks + `t.dead IS NOT NULL AND t.seq > $1 ORDER BY t.seq LIMIT $2`
+)
+
+// OldestStreams implements state.Store.
+func (s *Store) OldestStreams(ctx context.Context, q state.OldestQuery) (found []*state.Stream, err error) {
+	created, seq := q.After.Created.UnixMicro(), q.After.Seq
+	if q.Prefix != nil {
+		found, err = listed(ctx, s, row.Stream, oldestOfPrefix, q.Prefix.Seq, created, seq, q.Limit)
+	} else {
+		found, err = listed(ctx, s, row.Stream, oldestOfProject, string(q.Project), created, seq, q.Before.UnixMicro(), q.Limit)
+	}
+	return found, wrap(err, "list the oldest streams")
+}
+
+// EmptyPrefixes implements state.Store.
+func (s *Store) EmptyPrefixes(
+	ctx context.Context, project types.Project, before time.Time, after state.Position, limit int,
+) ([]*state.Prefix, error) {
+	found, err := listed(ctx, s, row.Prefix, emptyPrefixes, string(project), after.Created.UnixMicro(), after.Seq, before.UnixMicro(), limit)
+	return found, wrap(err, "list empty prefixes of project %s", project)
+}
+
+// DeletedPrefixes implements state.Store.
+func (s *Store) DeletedPrefixes(ctx context.Context, limit int) ([]*state.Prefix, error) {
+	found, err := listed(ctx, s, row.Prefix, deletedPrefixes, limit)
+	return found, wrap(err, "list deleted prefixes")
+}
+
+// Tasks implements state.Store.
+func (s *Store) Tasks(ctx context.Context, q state.TaskQuery) ([]*state.Task, error) {
+	text := allTasks
+	if q.Dead {
+		text = deadTasks
+	}
+	found, err := listed(ctx, s, row.Task, text, q.After, q.Limit)
+	return found, wrap(err, "list tasks")
+}
+
+// listed returns all rows of a query.
+func listed[T any](ctx context.Context, s *Store, targets func(*T) ([]any, func() error), text string, args ...any) (found []*T, err error) {
+	err = s.read(ctx, func(db querier) (err error) { found, err = all(ctx, db, targets, text, args...); return err })
+	return found, err
 }
 
 // Projects implements state.Store.

@@ -54,8 +54,12 @@ func (t *tx) Stream(project types.Project, id types.StreamID) (*state.Stream, er
 func (t *tx) AddPrefix(p *state.Prefix) error {
 	values, err := row.PrefixValues(p)
 	if err == nil {
-		p.Seq, err = t.number(`INSERT INTO prefixes (project, prefix, realm, secret, op_nonce, source, created, expires)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING seq`, values...)
+		b := new(pgx.Batch)
+		b.Queue(`INSERT INTO prefixes (project, prefix, realm, secret, op_nonce, source, created, expires)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING seq`, values...).QueryRow(func(r pgx.Row) error { return r.Scan(&p.Seq) })
+		queueFolders(b, p.Folders())
+		b.Queue(addUsage, usageValues(p.Project, 1, 0, state.Volume{})...)
+		err = t.db.SendBatch(t.ctx, b).Close()
 	}
 	return t.fail(err, "add prefix %s of project %s", p.Prefix, p.Project)
 }
@@ -67,14 +71,18 @@ const labelsOf = `added AS (
 func (t *tx) AddStream(s *state.Stream) error {
 	values, err := row.StreamValues(s)
 	if err == nil {
-		values = append(append(row.NewStreamValues(s), values...), s.Labels())
+		s.Stored = s.Volume()
+		values = append(append(row.NewStreamValues(s), values...), s.Labels(), s.Stored.Entries, s.Stored.ContentSize, s.Stored.StoredSize)
 		s.Seq, err = t.number(`WITH s AS (
 			INSERT INTO streams (project, id, prefix, name, proto_version, created, updated, phase, end_index, ended,
 				purged, archived, stream_url, stream_size, index_url, index_size, archived_index, entry_count, content_size, lines, missing,
-				end_reason, descriptor)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
+				end_reason, descriptor, replaced)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)
 			RETURNING seq, created
-		), `+labelsOf+`$24::bigint[]) label) SELECT seq FROM s`, values...)
+		), `+labelsOf+`$25::bigint[]) label), counted AS (
+			INSERT INTO usage AS u (project, shard, prefixes, streams, entries, content_bytes, stored_bytes)
+			VALUES ($1, pg_backend_pid() % 64, 0, 1, $26::bigint, $27::bigint, $28::bigint)`+sumUsage+`
+		) SELECT seq FROM s`, values...)
 	}
 	t.changed = append(t.changed, streamKey{s.Prefix.Project, s.ID})
 	return t.fail(err, "add stream %s of project %s", s.ID, s.Prefix.Project)
@@ -86,12 +94,44 @@ func (t *tx) PutStream(s *state.Stream) error {
 		_, err = t.number(`WITH s AS (
 			UPDATE streams SET updated = $1, phase = $2, end_index = $3, ended = $4, purged = $5, archived = $6, stream_url = $7,
 				stream_size = $8, index_url = $9, index_size = $10, archived_index = $11, entry_count = $12, content_size = $13, lines = $14,
-				missing = $15, end_reason = $16, descriptor = $17, version = version + 1
-			WHERE seq = $18 RETURNING seq, created
-		), `+labelsOf+`$19::bigint[]) label ON CONFLICT DO NOTHING) SELECT seq FROM s`, append(values, s.Seq, s.TagLabels())...)
+				missing = $15, end_reason = $16, descriptor = $17, replaced = $18, version = version + 1
+			WHERE seq = $19 RETURNING seq, created
+		), `+labelsOf+`$20::bigint[]) label ON CONFLICT DO NOTHING) SELECT seq FROM s`, append(values, s.Seq, s.TagLabels())...)
+	}
+	if v := s.Volume(); err == nil && v != s.Stored {
+		_, err = t.db.Exec(t.ctx, addUsage, usageValues(s.Prefix.Project, 0, 0, v.Minus(s.Stored))...)
+		s.Stored = v
 	}
 	t.changed = append(t.changed, streamKey{s.Prefix.Project, s.ID})
 	return t.fail(err, "change stream %s of project %s", s.ID, s.Prefix.Project)
+}
+
+func (t *tx) PutPrefix(p *state.Prefix) error {
+	_, err := t.db.Exec(t.ctx, `UPDATE prefixes SET expires = $1, deleted = $2 WHERE seq = $3`,
+		row.Micros(p.Expires), row.Micros(p.Deleted), p.Seq)
+	return t.fail(err, "change prefix %s of project %s", p.Prefix, p.Project)
+}
+
+func (t *tx) DeleteStream(s *state.Stream) error {
+	b := new(pgx.Batch)
+	b.Queue(`DELETE FROM tasks WHERE stream = $1`, s.Seq)
+	b.Queue(`DELETE FROM labels WHERE label = ANY($1) AND created = $2 AND stream = $3`, s.Labels(), s.Created.UnixMicro(), s.Seq)
+	b.Queue(`DELETE FROM streams WHERE seq = $1`, s.Seq)
+	b.Queue(addUsage, usageValues(s.Prefix.Project, 0, -1, state.Volume{}.Minus(s.Stored))...)
+	t.changed = append(t.changed, streamKey{s.Prefix.Project, s.ID})
+	return t.fail(t.db.SendBatch(t.ctx, b).Close(), "delete stream %s of project %s", s.ID, s.Prefix.Project)
+}
+
+func (t *tx) DeletePrefix(p *state.Prefix) (bool, error) {
+	tag, err := t.db.Exec(t.ctx, `DELETE FROM prefixes WHERE seq = $1 AND NOT EXISTS (SELECT FROM streams WHERE prefix = $1)`, p.Seq)
+	deleted := tag.RowsAffected() > 0
+	if err == nil && deleted {
+		err = t.deleteFolders(p)
+	}
+	if err == nil && deleted {
+		_, err = t.db.Exec(t.ctx, addUsage, usageValues(p.Project, -1, 0, state.Volume{})...)
+	}
+	return deleted && err == nil, t.fail(err, "delete prefix %s of project %s", p.Prefix, p.Project)
 }
 
 func (t *tx) AddTask(k *state.Task) (err error) {

@@ -16,7 +16,8 @@ import (
 const (
 	// maxAttempts is how often something runs that loses conflicts, or meets connections that the server has closed.
 	maxAttempts = 8
-	// maxDuplicates is how often an update runs that adds what is there already. The first time another one may have been faster.
+	// maxDuplicates is how often an update runs that adds what is there already, or adds to what is gone. The first time another one may have
+	// been faster.
 	maxDuplicates = 2
 	// rollbackTimeout bounds what is done for a caller that has gone away.
 	rollbackTimeout = 5 * time.Second
@@ -67,7 +68,7 @@ func again(err error, n int) bool {
 	switch c := code(err); c {
 	case serializationFailure, deadlockDetected, adminShutdown:
 		return n < maxAttempts
-	case uniqueViolation:
+	case uniqueViolation, foreignKeyViolation:
 		return n < maxDuplicates
 	default:
 		// Each attempt may meet another connection from before the server's restart. With no server at all, the first says enough.

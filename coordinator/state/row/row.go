@@ -14,10 +14,10 @@ import (
 
 // The columns in the order of the targets. Tables have these aliases in every query.
 const (
-	PrefixColumns = `p.seq, p.project, p.prefix, p.realm, p.secret, p.op_nonce, p.source, p.created, p.expires`
+	PrefixColumns = `p.seq, p.project, p.prefix, p.realm, p.secret, p.op_nonce, p.source, p.created, p.expires, p.deleted`
 	StreamColumns = PrefixColumns + `, s.seq, s.id, s.name, s.proto_version, s.created, s.updated, s.phase, s.end_index,
 		s.ended, s.purged, s.archived, s.stream_url, s.stream_size, s.index_url, s.index_size, s.archived_index, s.entry_count,
-		s.content_size, s.lines, s.missing, s.end_reason, s.descriptor`
+		s.content_size, s.lines, s.missing, s.end_reason, s.descriptor, s.replaced`
 	TaskColumns = StreamColumns + `, t.seq, t.kind, t.available, t.lease_end, t.attempts, t.failures, t.last_error, t.dead`
 )
 
@@ -28,6 +28,7 @@ func Prefix(p *state.Prefix) (targets []any, done func() error) {
 		&p.Seq, &p.Project, &p.Prefix, &p.Realm, (*[]byte)(&p.Secret), &p.OpNonce, &source,
 		&instant{&p.Created},
 		&instant{&p.Expires},
+		&instant{&p.Deleted},
 	}
 	return targets, func() error { return damaged(json.Unmarshal(source, &p.Source)) }
 }
@@ -37,11 +38,11 @@ func Stream(s *state.Stream) (targets []any, done func() error) {
 	s.Prefix = new(state.Prefix)
 	targets, prefixDone := Prefix(s.Prefix)
 	var end sql.NullInt64
-	var missing []byte
+	var missing, replaced []byte
 	a := &s.Archive
 	targets = append(targets, &s.Seq, &s.ID, &s.Name, &s.ProtoVersion, &instant{&s.Created}, &instant{&s.Updated},
 		&s.Phase, &end, &instant{&s.Ended}, &instant{&s.Purged}, &instant{&a.At}, &a.StreamURL, &a.StreamSize, &a.IndexURL, &a.IndexSize,
-		&a.LastIndex, &a.EntryCount, &a.ContentSize, &a.Lines, &missing, &s.EndReason, &s.Descriptor)
+		&a.LastIndex, &a.EntryCount, &a.ContentSize, &a.Lines, &missing, &s.EndReason, &s.Descriptor, &replaced)
 	return targets, func() error {
 		if end.Valid {
 			s.End = state.End{Known: true, Index: types.MessageIndex(end.Int64)}
@@ -49,6 +50,10 @@ func Stream(s *state.Stream) (targets []any, done func() error) {
 		if err := json.Unmarshal(missing, &s.Missing); err != nil {
 			return damaged(err)
 		}
+		if err := json.Unmarshal(replaced, &s.Replaced); err != nil {
+			return damaged(err)
+		}
+		s.Stored = s.Volume()
 		return prefixDone()
 	}
 }
@@ -82,13 +87,21 @@ func NewStreamValues(s *state.Stream) []any {
 }
 
 // StreamValues are what of a stream changes: updated, phase, end_index, ended, purged, archived, stream_url, stream_size, index_url,
-// index_size, archived_index, entry_count, content_size, lines, missing, end_reason, descriptor.
+// index_size, archived_index, entry_count, content_size, lines, missing, end_reason, descriptor, replaced.
 func StreamValues(s *state.Stream) ([]any, error) {
 	// Missing ranges are stored as JSON: [{"first":3,"last":5}].
 	missing := []byte("[]")
 	if len(s.Missing) > 0 {
 		var err error
 		if missing, err = json.Marshal(s.Missing); err != nil {
+			return nil, err
+		}
+	}
+	// Archives to be removed, too: [{"stream":"…","index":"…"}].
+	replaced := []byte("[]")
+	if len(s.Replaced) > 0 {
+		var err error
+		if replaced, err = json.Marshal(s.Replaced); err != nil {
 			return nil, err
 		}
 	}
@@ -100,8 +113,34 @@ func StreamValues(s *state.Stream) ([]any, error) {
 	return []any{
 		Micros(s.Updated), int64(s.Phase), end, Micros(s.Ended), Micros(s.Purged), Micros(a.At), a.StreamURL, a.StreamSize, a.IndexURL,
 		a.IndexSize, int64(a.LastIndex), a.EntryCount, a.ContentSize, a.Lines, string(missing), s.EndReason, blob(s.Descriptor),
+		string(replaced),
 	}, nil
 }
+
+// TokenColumns are the columns of a token.
+const TokenColumns = `id, hash, name, scopes, created, expires, last_used`
+
+// Token is like Prefix.
+func Token(t *state.Token) (targets []any, done func() error) {
+	return []any{&t.ID, &t.Hash, &t.Name, &t.Scopes, &instant{&t.Created}, &instant{&t.Expires}, &instant{&t.LastUsed}}, nothing
+}
+
+// TokenValues are id, hash, name, scopes, created, expires, last_used.
+func TokenValues(t *state.Token) []any {
+	return []any{t.ID, blob(t.Hash), t.Name, string(t.Scopes), Micros(t.Created), Micros(t.Expires), Micros(t.LastUsed)}
+}
+
+// Lease is like Prefix, for name, holder and until.
+func Lease(l *state.Lease) (targets []any, done func() error) {
+	return []any{&l.Name, &l.Holder, &instant{&l.Until}}, nothing
+}
+
+// Folder is like Prefix, for segment, streams, newest, and whether it is a prefix and has folders.
+func Folder(f *state.Folder) (targets []any, done func() error) {
+	return []any{&f.Name, &f.Streams, &instant{&f.Newest}, &f.Prefix, &f.Folders}, nothing
+}
+
+func nothing() error { return nil }
 
 // TaskValues are available, lease_end, attempts, failures, last_error, dead.
 func TaskValues(t *state.Task) []any {

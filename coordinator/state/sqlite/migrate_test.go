@@ -12,8 +12,8 @@ import (
 	"github.com/daybook-dev/daybook/logs/logpb"
 )
 
-// Streams that were registered before there were labels are found by theirs.
-func TestLabelsOfOldStreams(t *testing.T) {
+// What was registered before there were labels, folders and counters is found by them, and counted.
+func TestOldState(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	db, err := connect(path, durable...)
 	if err != nil {
@@ -23,7 +23,7 @@ func TestLabelsOfOldStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithGoMigrations(fillLabels))
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithGoMigrations(fillLabels, fillFolders))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,5 +67,12 @@ func TestLabelsOfOldStreams(t *testing.T) {
 		if found, _, err := s.FindStreams(t.Context(), q); err != nil || len(found) != want {
 			t.Errorf("%d streams are found, %d wanted: %v", len(found), want, err)
 		}
+	}
+	folders, err := s.Folders(t.Context(), state.FolderQuery{Project: "local", Parent: "a", Limit: 10})
+	if err != nil || len(folders) != 1 || folders[0].Path != "a/b" || folders[0].Streams != 2 {
+		t.Errorf("folders %v, %v", folders, err)
+	}
+	if u, err := s.Usage(t.Context(), "local"); err != nil || u.Prefixes != 1 || u.Streams != 2 {
+		t.Errorf("usage %v, %v", u, err)
 	}
 }

@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"math"
 	"time"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
@@ -55,19 +54,91 @@ func streamBy(ctx context.Context, db *statements, project types.Project, id typ
 
 // FindPrefixes implements state.Store.
 func (s *Store) FindPrefixes(ctx context.Context, q state.PrefixQuery) ([]*state.Prefix, error) {
-	text, args := glob(fromPrefixes+`p.project = ? AND p.seq < ?`, []any{string(q.Project), before(q.Before)}, "p.prefix", q.Prefix)
-	rows, err := s.queries.query(ctx, text+` ORDER BY p.seq DESC`, args...)
+	text, args := findPrefixes(q)
+	rows, err := s.queries.query(ctx, text, args...)
 	if err != nil {
 		return nil, s.after(wrap(err, "find prefixes of project %s", q.Project))
 	}
 	var found []*state.Prefix
 	err = each(rows, row.Prefix, func(p *state.Prefix) bool {
-		if q.Prefix.Match(p.Prefix) {
+		if q.Match(p) {
 			found = append(found, p)
 		}
 		return len(found) < q.Limit
 	})
 	return found, s.after(wrap(err, "find prefixes of project %s", q.Project))
+}
+
+func findPrefixes(q state.PrefixQuery) (string, []any) {
+	span := q.Span()
+	text := fromPrefixes + `p.project = ? AND (p.created, p.seq) < (?, ?) AND (p.created, p.seq) >= (?, ?) AND p.deleted IS NULL`
+	args := []any{
+		string(q.Project), span.Before.Created.UnixMicro(), span.Before.Seq, span.From.Created.UnixMicro(), span.From.Seq,
+	}
+	text, args = glob(text, args, "p.prefix", q.Prefix)
+	return text + ` ORDER BY p.created DESC, p.seq DESC`, args
+}
+
+const (
+	oldestOfPrefix = `SELECT ` + row.StreamColumns + ` FROM streams s INDEXED BY streams_prefix CROSS JOIN prefixes p ON p.seq = s.prefix
+		WHERE s.prefix = ? AND (s.created, s.seq) > (?, ?) AND s.purged IS NULL ORDER BY s.created, s.seq LIMIT ?`
+	oldestOfProject = `SELECT ` + row.StreamColumns + ` FROM streams s INDEXED BY streams_newest CROSS JOIN prefixes p ON p.seq = s.prefix
+		WHERE s.project = ? AND (s.created, s.seq) > (?, ?) AND s.created < ? AND s.ended < ? AND s.purged IS NULL
+		ORDER BY s.created, s.seq LIMIT ?`
+	emptyPrefixes = `SELECT ` + row.PrefixColumns + ` FROM prefixes p INDEXED BY prefixes_newest
+		WHERE p.project = ? AND (p.created, p.seq) > (?, ?) AND p.created < ? AND p.expires < ?
+			AND NOT EXISTS (SELECT 1 FROM streams s WHERE s.prefix = p.seq)
+		ORDER BY p.created, p.seq LIMIT ?`
+	deletedPrefixes = fromPrefixes + `p.deleted IS NOT NULL ORDER BY p.deleted LIMIT ?`
+	allTasks        = fromTasks + `t.seq > ? ORDER BY t.seq LIMIT ?`
+	deadTasks       = fromTasks + `t.dead IS NOT NULL AND t.seq > ? ORDER BY t.seq LIMIT ?`
+)
+
+// OldestStreams implements state.Store.
+func (s *Store) OldestStreams(ctx context.Context, q state.OldestQuery) ([]*state.Stream, error) {
+	after := []any{q.After.Created.UnixMicro(), q.After.Seq}
+	text, args := oldestOfProject, append(append([]any{string(q.Project)}, after...), row.Micros(q.Before), row.Micros(q.Before), q.Limit)
+	if q.Prefix != nil {
+		text, args = oldestOfPrefix, append(append([]any{q.Prefix.Seq}, after...), q.Limit)
+	}
+	found, err := listed(ctx, s, row.Stream, text, args...)
+	return found, wrap(err, "list the oldest streams")
+}
+
+// EmptyPrefixes implements state.Store.
+func (s *Store) EmptyPrefixes(
+	ctx context.Context, project types.Project, before time.Time, after state.Position, limit int,
+) ([]*state.Prefix, error) {
+	found, err := listed(ctx, s, row.Prefix, emptyPrefixes,
+		string(project), after.Created.UnixMicro(), after.Seq, before.UnixMicro(), before.UnixMicro(), limit)
+	return found, wrap(err, "list empty prefixes of project %s", project)
+}
+
+// DeletedPrefixes implements state.Store.
+func (s *Store) DeletedPrefixes(ctx context.Context, limit int) ([]*state.Prefix, error) {
+	found, err := listed(ctx, s, row.Prefix, deletedPrefixes, limit)
+	return found, wrap(err, "list deleted prefixes")
+}
+
+// Tasks implements state.Store.
+func (s *Store) Tasks(ctx context.Context, q state.TaskQuery) ([]*state.Task, error) {
+	text := allTasks
+	if q.Dead {
+		text = deadTasks
+	}
+	found, err := listed(ctx, s, row.Task, text, q.After, q.Limit)
+	return found, wrap(err, "list tasks")
+}
+
+// listed returns all rows of a query.
+func listed[T any](ctx context.Context, s *Store, targets func(*T) ([]any, func() error), text string, args ...any) ([]*T, error) {
+	rows, err := s.queries.query(ctx, text, args...)
+	if err != nil {
+		return nil, s.after(err)
+	}
+	var found []*T
+	err = each(rows, targets, func(v *T) bool { found = append(found, v); return true })
+	return found, s.after(err)
 }
 
 // glob adds what the database can tell of a pattern. Names hold none of the characters that are special to GLOB.
@@ -79,13 +150,6 @@ func glob(text string, args []any, column string, p state.Pattern) (string, []an
 		return text + ` AND ` + column + ` GLOB ?`, append(args, coarse)
 	}
 	return text, args
-}
-
-func before(seq int64) int64 {
-	if seq <= 0 {
-		return math.MaxInt64
-	}
-	return seq
 }
 
 // Projects implements state.Store.

@@ -128,7 +128,7 @@ func migrate(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithGoMigrations(fillLabels))
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithGoMigrations(fillLabels, fillFolders))
 	if err != nil {
 		return err
 	}

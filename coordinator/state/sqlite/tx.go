@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"time"
 
@@ -21,20 +22,33 @@ type tx struct {
 	tasksChanged bool
 }
 
-// change executes a statement that writes and returns the last inserted row's number. The first one begins the part of the
-// transaction that is undone if the update fails.
-func (t *tx) change(text string, args ...any) (int64, error) {
+// write executes a statement that writes. The first one begins the part of the transaction that is undone if the update fails.
+func (t *tx) write(text string, args ...any) (sql.Result, error) {
 	if !t.dirty {
 		if _, err := t.exec("SAVEPOINT one"); err != nil {
-			return 0, err
+			return nil, err
 		}
 		t.dirty = true
 	}
-	r, err := t.exec(text, args...)
+	return t.exec(text, args...)
+}
+
+// change executes a statement that writes and returns the last inserted row's number.
+func (t *tx) change(text string, args ...any) (int64, error) {
+	r, err := t.write(text, args...)
 	if err != nil {
 		return 0, err
 	}
 	return r.LastInsertId()
+}
+
+// affect executes a statement that writes and returns the number of rows that it changed.
+func (t *tx) affect(text string, args ...any) (int64, error) {
+	r, err := t.write(text, args...)
+	if err != nil {
+		return 0, err
+	}
+	return r.RowsAffected()
 }
 
 func (t *tx) Prefix(project types.Project, prefix types.StreamName) (*state.Prefix, error) {
@@ -51,6 +65,12 @@ func (t *tx) AddPrefix(p *state.Prefix) error {
 		p.Seq, err = t.change(`INSERT INTO prefixes (project, prefix, realm, secret, op_nonce, source, created, expires)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, values...)
 	}
+	if err == nil {
+		err = t.addFolders(p)
+	}
+	if err == nil {
+		err = t.addUsage(p.Project, 1, 0, state.Volume{})
+	}
 	return wrap(err, "add prefix %s of project %s", p.Prefix, p.Project)
 }
 
@@ -59,11 +79,14 @@ func (t *tx) AddStream(s *state.Stream) error {
 	if err == nil {
 		s.Seq, err = t.change(`INSERT INTO streams (project, id, prefix, name, proto_version, created, updated, phase, end_index, ended,
 			purged, archived, stream_url, stream_size, index_url, index_size, archived_index, entry_count, content_size, lines, missing,
-			end_reason, descriptor)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, append(row.NewStreamValues(s), values...)...)
+			end_reason, descriptor, replaced)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, append(row.NewStreamValues(s), values...)...)
 	}
 	if err == nil {
 		err = t.addLabels(s, s.Labels())
+	}
+	if s.Stored = s.Volume(); err == nil {
+		err = t.addUsage(s.Prefix.Project, 0, 1, s.Stored)
 	}
 	t.changed = append(t.changed, streamKey{s.Prefix.Project, s.ID})
 	return wrap(err, "add stream %s of project %s", s.ID, s.Prefix.Project)
@@ -74,14 +97,51 @@ func (t *tx) PutStream(s *state.Stream) error {
 	if err == nil {
 		_, err = t.change(`UPDATE streams SET updated = ?, phase = ?, end_index = ?, ended = ?, purged = ?, archived = ?, stream_url = ?,
 			stream_size = ?, index_url = ?, index_size = ?, archived_index = ?, entry_count = ?, content_size = ?, lines = ?, missing = ?,
-			end_reason = ?, descriptor = ?
+			end_reason = ?, descriptor = ?, replaced = ?
 			WHERE seq = ?`, append(values, s.Seq)...)
 	}
 	if err == nil {
 		err = t.addLabels(s, s.TagLabels())
 	}
+	if v := s.Volume(); err == nil && v != s.Stored {
+		err = t.addUsage(s.Prefix.Project, 0, 0, v.Minus(s.Stored))
+		s.Stored = v
+	}
 	t.changed = append(t.changed, streamKey{s.Prefix.Project, s.ID})
 	return wrap(err, "change stream %s of project %s", s.ID, s.Prefix.Project)
+}
+
+func (t *tx) PutPrefix(p *state.Prefix) error {
+	_, err := t.change(`UPDATE prefixes SET expires = ?, deleted = ? WHERE seq = ?`, row.Micros(p.Expires), row.Micros(p.Deleted), p.Seq)
+	return wrap(err, "change prefix %s of project %s", p.Prefix, p.Project)
+}
+
+func (t *tx) DeleteStream(s *state.Stream) error {
+	_, err := t.change(`DELETE FROM tasks WHERE stream = ?`, s.Seq)
+	for _, l := range s.Labels() {
+		if err == nil {
+			_, err = t.change(`DELETE FROM labels WHERE label = ? AND created = ? AND stream = ?`, int64(l), s.Created.UnixMicro(), s.Seq)
+		}
+	}
+	if err == nil {
+		_, err = t.change(`DELETE FROM streams WHERE seq = ?`, s.Seq)
+	}
+	if err == nil {
+		err = t.addUsage(s.Prefix.Project, 0, -1, state.Volume{}.Minus(s.Stored))
+	}
+	t.changed = append(t.changed, streamKey{s.Prefix.Project, s.ID})
+	return wrap(err, "delete stream %s of project %s", s.ID, s.Prefix.Project)
+}
+
+func (t *tx) DeletePrefix(p *state.Prefix) (bool, error) {
+	n, err := t.affect(`DELETE FROM prefixes WHERE seq = ? AND NOT EXISTS (SELECT 1 FROM streams WHERE prefix = prefixes.seq)`, p.Seq)
+	if err == nil && n > 0 {
+		err = t.deleteFolders(p)
+	}
+	if err == nil && n > 0 {
+		err = t.addUsage(p.Project, -1, 0, state.Volume{})
+	}
+	return n > 0 && err == nil, wrap(err, "delete prefix %s of project %s", p.Prefix, p.Project)
 }
 
 func (t *tx) AddTask(k *state.Task) (err error) {

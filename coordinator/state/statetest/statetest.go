@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +32,13 @@ func Run(t *testing.T, open func(t *testing.T, name string) state.Store) {
 		{"find among many", findAmongMany},
 		{"find prefixes", findPrefixes},
 		{"tasks", tasks},
+		{"deletion", deletion},
+		{"oldest", oldest},
+		{"folders", listFolders},
+		{"usage", usage},
+		{"operator's tasks", operatorsTasks},
+		{"leases", leases},
+		{"tokens", tokens},
 		{"watch", watch},
 		{"concurrency", concurrency},
 	} {
@@ -203,29 +211,44 @@ func findPrefixes(t *testing.T, f *fixture) {
 		f.addPrefix("local", prefix)
 	}
 	f.addPrefix("other", "a")
-	find := func(pattern string, before int64, limit int) (names []types.StreamName, last int64) {
+	find := func(q state.PrefixQuery, pattern string) (names []types.StreamName, last state.Position) {
 		t.Helper()
-		p, err := state.ParsePattern(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		found, err := f.FindPrefixes(t.Context(), state.PrefixQuery{Project: "local", Prefix: p, Before: before, Limit: limit})
+		q.Project, q.Prefix = "local", f.pattern(pattern)
+		found, err := f.FindPrefixes(t.Context(), q)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, p := range found {
-			names, last = append(names, p.Prefix), p.Seq
+			names, last = append(names, p.Prefix), p.Position()
 		}
 		return names, last
 	}
-	got, last := find("", 0, 2)
+	got, last := find(state.PrefixQuery{Limit: 2}, "")
 	f.equal(got, []types.StreamName{"b", "a/b"})
-	got, _ = find("", last, 2)
+	got, _ = find(state.PrefixQuery{After: last, Limit: 2}, "")
 	f.equal(got, []types.StreamName{"a"})
-	got, _ = find("a/**", 0, 9)
+	got, _ = find(state.PrefixQuery{Limit: 9}, "a/**")
 	f.equal(got, []types.StreamName{"a/b", "a"})
-	got, _ = find("b", 0, 9)
+	got, _ = find(state.PrefixQuery{Limit: 9}, "b")
 	f.equal(got, []types.StreamName{"b"})
+
+	// By time.
+	late := &state.Prefix{Project: "local", Prefix: "late", Created: now.Add(time.Hour), Expires: now}
+	f.update(func(tx state.Tx) error { return tx.AddPrefix(late) })
+	got, _ = find(state.PrefixQuery{Since: now.Add(time.Minute), Limit: 9}, "")
+	f.equal(got, []types.StreamName{"late"})
+	got, _ = find(state.PrefixQuery{Until: now.Add(time.Minute), Limit: 9}, "a**")
+	f.equal(got, []types.StreamName{"a/b", "a"})
+	got, _ = find(state.PrefixQuery{Since: now, Until: now.Add(time.Hour), Limit: 9}, "late")
+	f.equal(got, []types.StreamName(nil))
+
+	late.Delete(now)
+	f.update(func(tx state.Tx) error { return tx.PutPrefix(late) })
+	for _, pattern := range []string{"", "late", "l*"} {
+		if got, _ = find(state.PrefixQuery{Limit: 9}, pattern); slices.Contains(got, "late") {
+			t.Errorf("%q finds a prefix that was deleted", pattern)
+		}
+	}
 }
 
 func tasks(t *testing.T, f *fixture) {
