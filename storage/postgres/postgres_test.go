@@ -1,0 +1,57 @@
+package postgres
+
+import (
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/daybook-dev/daybook/internal/testkit"
+	"github.com/daybook-dev/daybook/storage"
+	"github.com/daybook-dev/daybook/storage/storagetest"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// never is an interval for tests that must not be woken without a reason.
+const never = -1
+
+func openStorage(t testing.TB, address string, interval time.Duration) *Storage {
+	t.Helper()
+	s, err := open(t.Context(), address, Options{}, interval)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// empty removes everything.
+func empty(t testing.TB, address string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }()
+	if _, err := conn.Exec(t.Context(), `TRUNCATE entries.streams, entries.blocks, entries.checkpoints`); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStorage(t *testing.T) {
+	address := testkit.Database(t)
+	reopen := func(t testing.TB, s storage.Storage) storage.Storage {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return openStorage(t, address, never)
+	}
+	storagetest.Run(t, storagetest.Engine{
+		Open: func(t testing.TB) storage.Storage {
+			s := openStorage(t, address, never)
+			empty(t, address)
+			return s
+		},
+		Reopen: reopen,
+	})
+}
