@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"regexp"
 	"strings"
@@ -41,9 +42,17 @@ func refuse(ctx context.Context) error {
 	return fault.New(fault.Denied, "%s may not do this, or there is no such project or prefix; an administrator can give a token that may, see daybook token --help", p)
 }
 
-// RefuseService is the refusal of callers who are not in the group of services: also anonymous ones are Denied (spec 3.4).
-func RefuseService(ctx context.Context) error {
+// refuseService is the refusal of callers who are not in the group of services: also anonymous ones are Denied (spec 3.4).
+func refuseService(ctx context.Context) error {
 	return fault.New(fault.Denied, "%s is not one of the services; give a token of the role service", PrincipalFrom(ctx))
+}
+
+// local returns the name of a realm within its project.
+func local(realm string) string {
+	if _, name, ok := strings.Cut(realm, ":"); ok {
+		realm = name
+	}
+	return cmp.Or(realm, DefaultRealm)
 }
 
 // wellFormed checks what Check was asked, before who asks.
