@@ -205,6 +205,30 @@ func TestSpoolOfAKilledRun(t *testing.T) {
 	}
 }
 
+// What no server will take can be given up, by name, unless its owner lives.
+func TestSpoolDrop(t *testing.T) {
+	h := testkit.NewHouse(t)
+	s := h.Serve()
+	p := testkit.Start(t, h.Command("run", "--prefix", "drop/me", "--", "sh", "-c", "echo one; while kill -0 $PPID 2>/dev/null; do sleep 0.01; done"))
+	awaitOutput(t, h, "local/drop/me/+/stdout", "one\n")
+	drop := func(name string) int { return testkit.Start(t, h.Command("spool", "drop", name)).Wait() }
+	if drop("local/drop/me") == 0 {
+		t.Error("dropped the spool of one that lives")
+	}
+	s.Stop(time.Minute)
+	p.Signal(syscall.SIGKILL)
+	p.Wait()
+	if drop("local/drop/you") == 0 {
+		t.Error("dropped what is not there")
+	}
+	if got := h.Run("spool", "drop", "local/drop/me"); !strings.Contains(got, "dropped") || !strings.Contains(got, "local/drop/me") {
+		t.Errorf("spool drop: %s", got)
+	}
+	if got := h.Run("spool", "ls"); !strings.HasPrefix(got, "0 spools") {
+		t.Errorf("spool ls: %s", got)
+	}
+}
+
 // tagsOf returns the tags of a stream.
 func tagsOf(t *testing.T, s *testkit.Server, path string) map[string]string {
 	t.Helper()

@@ -4,13 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/daybook-dev/daybook/butler/output/daybook"
+	"github.com/daybook-dev/daybook/internal/datadir"
+	"github.com/daybook-dev/daybook/internal/fault"
 )
 
 type spoolCmd struct {
-	Ls spoolLsCmd `cmd:"" help:"List the spools: output that no server has taken yet."`
+	Ls   spoolLsCmd   `cmd:"" help:"List the spools: output that no server has taken yet."`
+	Drop spoolDropCmd `cmd:"" help:"Remove spools that were left behind, with the output in them."`
 }
 
 type spoolLsCmd struct {
@@ -27,7 +31,7 @@ func (c *spoolLsCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	servers, err := filepath.Glob(filepath.Join(dir.Join("spool"), "*"))
+	servers, err := spoolRoots(dir)
 	if err != nil {
 		return err
 	}
@@ -54,4 +58,54 @@ func (c *spoolLsCmd) Run(e *env) error {
 	errs = append(errs, t.Flush())
 	_, err = fmt.Fprintf(e.stdout, "%d spools, %s\n", n, bytesText(total))
 	return errors.Join(append(errs, err)...)
+}
+
+type spoolDropCmd struct {
+	dataFlags
+	Prefixes []string `arg:"" name:"project/prefix" help:"Whose output is given up, as spool ls shows it."`
+}
+
+func (c *spoolDropCmd) Help() string {
+	return "For spools that no server will ever take, because it refuses them for good. What is in them is lost. A spool whose owner lives stays."
+}
+
+func (c *spoolDropCmd) Run(e *env) error {
+	dir, err := c.open()
+	if err != nil {
+		return err
+	}
+	roots, err := spoolRoots(dir)
+	if err != nil {
+		return err
+	}
+	found := make(map[string]bool)
+	var errs []error
+	for _, root := range roots {
+		spools, err := daybook.Spools(root)
+		errs = append(errs, err)
+		for _, s := range spools {
+			name := string(s.Project) + "/" + string(s.Prefix)
+			if !slices.Contains(c.Prefixes, name) {
+				continue
+			}
+			found[name] = true
+			if err := daybook.Drop(s.Dir); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			_, err := fmt.Fprintf(e.stdout, "daybook: dropped %s of %s\n", bytesText(s.Bytes), name)
+			errs = append(errs, err)
+		}
+	}
+	for _, name := range c.Prefixes {
+		if !found[name] {
+			errs = append(errs, fault.New(fault.NotFound, "there is no spool of %s; daybook spool ls shows what there is", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// spoolRoots returns the directories that spools are in, one for each server.
+func spoolRoots(dir *datadir.Dir) ([]string, error) {
+	return filepath.Glob(filepath.Join(dir.Join("spool"), "*"))
 }

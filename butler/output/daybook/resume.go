@@ -69,6 +69,19 @@ func resume(ctx context.Context, dir string, c ResumeConfig) error {
 	return errors.Join(err, o.close(ctx))
 }
 
+// Drop removes the spool of an output that is no more, with everything in it that no server took. While the owner of the spool lives,
+// the error is of the kind fault.Precondition; without a spool, fault.NotFound.
+func Drop(dir string) error {
+	lock, err := lockSpool(dir)
+	if err == nil {
+		err = removeSpool(dir, lock)
+	}
+	if err != nil {
+		return fmt.Errorf("daybook output: drop %s: %w", dir, err)
+	}
+	return nil
+}
+
 func lockSpool(dir string) (*filelock.Lock, error) {
 	if _, err := os.Stat(filepath.Join(dir, claimFile)); err != nil {
 		return nil, fault.Wrap(fault.NotFound, err)
