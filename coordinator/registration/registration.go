@@ -22,7 +22,6 @@ import (
 const (
 	nonceLength   = 32
 	defaultRealm  = "@legacy"
-	topicPrefix   = "projects/daybook/topics/ingest-"
 	maxSourceInfo = 64 << 10
 )
 
@@ -57,7 +56,7 @@ func (s *Service) RegisterPrefix(ctx context.Context, r *logdog.RegisterPrefixRe
 	}
 	resp := &logdog.RegisterPrefixResponse{
 		Secret:         p.Secret,
-		LogBundleTopic: topicPrefix + string(p.Project),
+		LogBundleTopic: ingest.Topic(p.Project),
 		IngestJournal:  ingest.DefaultJournal,
 		AcceptsZstd:    true,
 	}
