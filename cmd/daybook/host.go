@@ -8,16 +8,18 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// ownHost refuses requests that were made for another host than this one. Without it, a page of any web site could have its name
-// resolve to loopback and read everything here through the user's browser.
-func ownHost(next http.Handler) http.Handler {
+// ownHost refuses requests that were made for another host than this one, whose name is the given one and localhost. Without it, a page of
+// any web site could have its name resolve to loopback and read everything here through the user's browser. An address is no
+// name that could resolve to another; those beyond loopback are answered unless only loopback is served.
+func ownHost(next http.Handler, name string, onlyLoopback bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
 		}
-		if ip := net.ParseIP(trimBrackets(host)); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			http.Error(w, "this server answers to localhost, 127.0.0.1 and [::1] only", http.StatusMisdirectedRequest)
+		ip := net.ParseIP(trimBrackets(host))
+		if host == "" || host != "localhost" && host != name && (ip == nil || onlyLoopback && !ip.IsLoopback()) {
+			http.Error(w, "this server answers to localhost, to its addresses, and to the name of --advertise", http.StatusMisdirectedRequest)
 			return
 		}
 		next.ServeHTTP(w, r)

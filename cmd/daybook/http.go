@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"expvar"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
+	"net/url"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
@@ -15,16 +18,29 @@ import (
 	"github.com/daybook-dev/daybook/web"
 )
 
-// handler returns everything that is served by HTTP: the pages, the journals, and what tells about the process.
+// handler returns everything that is served by HTTP: the pages, the journals, and what tells about the process. What other
+// processes have is passed on to them.
 //
 // A path that is nobody else's is a journal's, since that is where the clients of other brokers look for it. Journals whose
 // names begin like our paths are below /journals/ only, where all are. Below /prpc/, all is calls.
-func (s *system) handler(reg *prometheus.Registry, calls http.Handler) http.Handler {
+func (s *system) handler(calls http.Handler) http.Handler {
+	if s.coord == nil {
+		calls = s.relayHTTP(s.Coordinator)
+	}
 	calls = ownPages(calls)
-	site := web.Handler(web.Config{Logs: daybookv1.NewLogsClient(s.conn), Version: versionString(), Logger: s.Log, Registerer: reg})
-	journals := s.journals.Gateway(broker.GatewayConfig{})
-	atRoot := s.journals.Gateway(broker.GatewayConfig{Prefix: "/"})
-	metrics := promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+	var site http.Handler = http.HandlerFunc(s.noPages)
+	if s.Roles.has(roleWeb) {
+		site = web.Handler(web.Config{Logs: daybookv1.NewLogsClient(s.toCoordinator), Version: versionString(), Logger: s.Log, Registerer: s.metrics})
+		s.check("web", func(ctx context.Context) error { return s.reach(ctx, s.toCoordinator, "coordinator") })
+	}
+	var journals, atRoot http.Handler
+	if s.journals != nil {
+		journals, atRoot = s.journals.Gateway(broker.GatewayConfig{}), s.journals.Gateway(broker.GatewayConfig{Prefix: "/"})
+	} else {
+		journals = s.relayHTTP(cmp.Or(s.Journals, s.Coordinator))
+		atRoot = journals
+	}
+	metrics := promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{})
 
 	ours := http.NewServeMux()
 	for _, path := range []string{"/{$}", "/logs/", "/v/", "/static/", "/api/"} {
@@ -33,13 +49,7 @@ func (s *system) handler(reg *prometheus.Registry, calls http.Handler) http.Hand
 	ours.Handle("/v1/", journals)
 	ours.Handle("GET /metrics", metrics)
 	ours.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	ours.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := s.readiness(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = w.Write([]byte("ready\n"))
-	})
+	ours.HandleFunc("GET /readyz", s.serveReady)
 	ours.HandleFunc("POST /handover", s.serveHandover)
 	// Operators of other brokers know these. Only loopback reaches them.
 	ours.Handle("/debug/", journals)
@@ -51,7 +61,7 @@ func (s *system) handler(reg *prometheus.Registry, calls http.Handler) http.Hand
 	ours.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	ours.HandleFunc("/debug/pprof/trace", pprof.Trace)
 
-	return ownHost(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	all := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Journals are told apart before the multiplexer would redirect a path to what it takes it for.
 		_, pattern := ours.Handler(r)
 		switch {
@@ -66,5 +76,16 @@ func (s *system) handler(reg *prometheus.Registry, calls http.Handler) http.Hand
 		default:
 			atRoot.ServeHTTP(w, r)
 		}
-	}))
+	})
+	name := ""
+	if u, err := url.Parse(s.Advertise); err == nil {
+		name = u.Hostname()
+	}
+	address, _ := netip.ParseAddrPort(s.Address())
+	return ownHost(all, name, address.Addr().IsLoopback())
+}
+
+// noPages stands where the pages would be.
+func (s *system) noPages(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, "this process has the roles "+s.Roles.String()+"; pages are served by those with the role web", http.StatusNotFound)
 }

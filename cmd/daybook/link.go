@@ -137,7 +137,7 @@ func (l *link) address(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sys, err := openAndAnnounce(ctx, l.dir, hold, "", datadir.Command, l.log)
+	sys, err := openAndAnnounce(ctx, systemConfig{layout: embedded, Dir: l.dir, Kind: datadir.Command, Log: l.log}, hold, "")
 	if err != nil {
 		return "", errors.Join(err, hold.Release())
 	}
@@ -218,13 +218,14 @@ func (l *link) Close(ctx context.Context) error {
 
 // openAndAnnounce opens a system on a directory that we hold. It listens on listen, or if that is empty on the default address
 // or, when that is taken, on any port of loopback.
-func openAndAnnounce(ctx context.Context, dir *datadir.Dir, hold *datadir.Hold, listen string, kind datadir.Kind, log *slog.Logger) (*system, error) {
+func openAndAnnounce(ctx context.Context, c systemConfig, hold *datadir.Hold, listen string) (*system, error) {
 	lis, err := listenOn(listen)
 	if err != nil {
 		return nil, err
 	}
-	who := datadir.Holder{PID: os.Getpid(), Kind: kind, Address: lis.Addr().String(), Started: time.Now().UTC(), Token: rand.Text()}
-	sys, err := openSystem(ctx, systemConfig{Dir: dir, Listener: lis, Kind: kind, Token: who.Token, Log: log})
+	who := datadir.Holder{PID: os.Getpid(), Kind: c.Kind, Address: lis.Addr().String(), Started: time.Now().UTC(), Token: rand.Text()}
+	c.Listener, c.Token = lis, who.Token
+	sys, err := openSystem(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -17,15 +17,21 @@ const shutdownLimit = 15 * time.Second
 
 type serveCmd struct {
 	dataFlags
+	layout
 	Listen string `help:"Address to listen on; port 0 is any free one." default:"${listen}" placeholder:"HOST:PORT"`
 }
 
 func (c *serveCmd) Help() string {
-	return "Serves gRPC, JSON and pages on one port. SIGTERM and SIGINT shut it down in order; what was acknowledged is safe whatever happens."
+	return "Serves gRPC, JSON and pages on one port. SIGTERM and SIGINT shut it down in order; what was acknowledged is safe whatever happens.\n\n" +
+		"Without other flags, everything is in this process and in its data directory. docs/running.md tells how to run roles as processes of their own, on " +
+		"databases and buckets that they share. Each process has a data directory of its own. URLs with passwords are better given by the environment."
 }
 
 func (c *serveCmd) Run(e *env) error {
 	if err := loopbackOnly(c.Listen); err != nil {
+		return err
+	}
+	if err := c.check(); err != nil {
 		return err
 	}
 	dir, err := c.open()
@@ -38,7 +44,7 @@ func (c *serveCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	sys, err := openAndAnnounce(e.ctx, dir, hold, c.Listen, datadir.Server, e.log)
+	sys, err := openAndAnnounce(e.ctx, systemConfig{layout: c.layout, Dir: dir, Kind: datadir.Server, Log: e.log}, hold, c.Listen)
 	if err != nil {
 		return errors.Join(err, hold.Release())
 	}
