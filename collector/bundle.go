@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/daybook-dev/daybook/internal/fault"
+	pb "github.com/daybook-dev/daybook/journal/protocol"
 	"github.com/daybook-dev/daybook/logs/envelope"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -27,14 +28,27 @@ var (
 // bundle is a logpb.ButlerLogBundle whose log entries stay serialized, because that is how they are stored. Decoding them
 // and encoding them again would cost more than everything else.
 type bundle struct {
+	// message is what the bundle came in, for the quarantine.
+	message  []byte
+	origin   origin
+	refusals refusals
+	// err says why all of the bundle was refused, if that is an error for the sender.
+	err error
+
 	project types.Project
 	prefix  types.StreamName
 	secret  types.PrefixSecret
 	// runs are the entries that have anything to say.
 	runs []*run
-	// entries is the number of all entries, size that of the bytes whose memory it keeps.
+	// entries is the number of all entries, memory that of the bytes that it keeps.
 	entries int
-	size    int
+	memory  int
+}
+
+// origin is where a message was read; the zero value is nowhere in particular.
+type origin struct {
+	journal pb.Journal
+	offset  int64
 }
 
 // run is a ButlerLogBundle.Entry: what the bundle says of one stream.
@@ -48,7 +62,9 @@ type run struct {
 	// values are the serialized log entries, from index first without a gap.
 	first  types.MessageIndex
 	values [][]byte
-	size   int
+	// logs is how many log entries there are, also of a run that is refused.
+	logs int
+	size int
 
 	// path and rawDesc, the serialized descriptor with its prefix, are set by prepare.
 	path    types.StreamPath
@@ -68,30 +84,32 @@ func (r *run) streamType() string {
 // errVersion is returned for messages of another version, which are not looked at.
 var errVersion = errors.New("unknown version of the bundle's messages")
 
-// openMessage decodes a message. An error means that nothing can be made of it. The bundle does not refer to msg.
+// openMessage decodes a message, whose memory is kept. An error means that nothing can be made of it.
 func openMessage(msg []byte) (*bundle, error) {
+	b := &bundle{message: msg, memory: len(msg)}
 	meta, body, err := envelope.Open(msg)
 	if err != nil {
-		return nil, err
+		return b, err
 	}
 	if meta.GetProtoVersion() != envelope.ProtoVersion {
-		return nil, errVersion
+		return b, errVersion
 	}
-	// Storage may keep the entries, so their memory is never used again.
-	body, err = envelope.Inflate(nil, meta.GetCompression(), body)
-	if err != nil {
-		return nil, err
+	if meta.GetCompression() != envelope.None {
+		// Storage may keep the entries, so their memory is never used again.
+		if body, err = envelope.Inflate(nil, meta.GetCompression(), body); err != nil {
+			return b, err
+		}
+		b.memory += len(body)
 	}
-	b, err := parseBundle(body)
-	if err != nil {
-		return nil, fmt.Errorf("bundle: %w", err)
+	if err := b.parse(body); err != nil {
+		b.runs = nil
+		return b, fmt.Errorf("bundle: %w", err)
 	}
 	return b, nil
 }
 
-// parseBundle decodes a serialized bundle, whose memory is kept. It fails exactly when proto.Unmarshal does, or for too many entries.
-func parseBundle(body []byte) (*bundle, error) {
-	b := &bundle{size: len(body)}
+// parse decodes a serialized bundle, whose memory is kept. It fails exactly when proto.Unmarshal does, or for too many entries.
+func (b *bundle) parse(body []byte) error {
 	f := fields{rest: body}
 	for f.next() {
 		if f.typ != protowire.BytesType {
@@ -100,7 +118,7 @@ func parseBundle(body []byte) (*bundle, error) {
 		switch f.num {
 		case 1, 4, 5: // deprecated_source, project, prefix
 			if !utf8.Valid(f.bytes) {
-				return nil, errUTF8
+				return errUTF8
 			}
 			switch f.num {
 			case 4:
@@ -110,15 +128,15 @@ func parseBundle(body []byte) (*bundle, error) {
 			}
 		case 2: // timestamp
 			if err := checkMessage(f.bytes); err != nil {
-				return nil, err
+				return err
 			}
 		case 3:
 			if b.entries++; b.entries > maxRuns {
-				return nil, errTooMany
+				return errTooMany
 			}
 			r, err := parseRun(f.bytes)
 			if err != nil {
-				return nil, fmt.Errorf("entry %d: %w", b.entries-1, err)
+				return fmt.Errorf("entry %d: %w", b.entries-1, err)
 			}
 			if r != nil {
 				b.runs = append(b.runs, r)
@@ -127,7 +145,7 @@ func parseBundle(body []byte) (*bundle, error) {
 			b.secret = f.bytes
 		}
 	}
-	return b, f.err
+	return f.err
 }
 
 // parseRun decodes a serialized ButlerLogBundle.Entry. It returns nil for one without anything to say.
@@ -193,7 +211,7 @@ func parseRun(body []byte) (*run, error) {
 // parseLogs finds the n log entries in the serialized entry. An error means that it is malformed; when only its content is
 // not what it has to be, that is the run's error.
 func (r *run) parseLogs(body []byte, n int) error {
-	if n == 0 {
+	if r.logs = n; n == 0 {
 		return nil
 	}
 	k := 0
@@ -256,7 +274,7 @@ func (r *run) checkLog(log logFacts, first uint64, k int) error {
 
 // release lets go of the memory of a bundle whose entries are stored. What it says of streams stays.
 func (b *bundle) release() {
-	b.secret = nil
+	b.message, b.secret = nil, nil
 	for _, r := range b.runs {
 		r.values = nil
 	}

@@ -9,6 +9,7 @@
 package collector
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/daybook-dev/daybook/collector/coordinator"
+	"github.com/daybook-dev/daybook/collector/quarantine"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/envelope"
 	"github.com/daybook-dev/daybook/storage"
@@ -43,16 +45,23 @@ type Collector struct {
 	// MaxMessageWorkers is the maximum number of concurrent workers to employ for any given message. If <= 0,
 	// DefaultMaxMessageWorkers is used.
 	MaxMessageWorkers int
-	// Logger gets what is dropped. nil discards it.
+	// Quarantine, if not nil, gets messages of which something was refused for good.
+	Quarantine *quarantine.Store
+	// Logger gets what is dropped, each message once and without its secret. nil discards it.
 	Logger *slog.Logger
 	// Metrics counts. nil counts where nobody looks.
 	Metrics *Metrics
+
+	complaints complaints
 
 	once   sync.Once
 	mu     sync.Mutex // guards closed, and calls.Add against Close
 	closed bool
 	calls  sync.WaitGroup
 }
+
+// errSecret refuses entries for a stream that somebody else has the secret of.
+var errSecret = fault.New(fault.Invalid, "the secret is not that of the stream")
 
 // init fills in the defaults.
 func (c *Collector) init() {
@@ -94,15 +103,20 @@ func (c *Collector) Close() {
 // ends of streams. msg may be used again when Process has returned.
 //
 // An error that is transient (fault.IsTransient) means that the message is to be processed again. Any other means that the
-// message, or a part of it, was refused for good, and the rest has been stored. Messages that cannot be decoded are counted
-// and dropped without an error.
+// message, or a part of it, was refused for good, and the rest has been stored. Messages that cannot be decoded, and entries of
+// streams that belong to another secret or are gone, are dropped without an error. What is refused or dropped is counted, logged and put
+// into the quarantine.
 func (c *Collector) Process(ctx context.Context, msg []byte) error {
 	if err := c.begin(); err != nil {
 		return err
 	}
 	defer c.calls.Done()
 	started := time.Now()
-	err := c.process(ctx, msg)
+	b := c.open(bytes.Clone(msg), origin{})
+	err := c.process(ctx, b)
+	if !fault.IsTransient(err) {
+		c.putAside(b)
+	}
 	c.finished(started, err)
 	return err
 }
@@ -120,20 +134,18 @@ func (c *Collector) finished(started time.Time, err error) {
 	c.Metrics.messageSeconds.Observe(time.Since(started).Seconds())
 }
 
-func (c *Collector) process(ctx context.Context, msg []byte) error {
-	b := c.open(msg)
-	if b == nil {
-		return nil
-	}
-	if err := b.validate(); err != nil {
-		return c.refuse(b, nil, err)
+func (c *Collector) process(ctx context.Context, b *bundle) error {
+	if b.err != nil {
+		return b.err
 	}
 	var g errgroup.Group
 	g.SetLimit(c.MaxMessageWorkers)
 	errs := make([]error, len(b.runs))
 	for i, r := range b.runs {
 		g.Go(func() error {
+			started := time.Now()
 			errs[i] = c.processRun(ctx, b, r)
+			c.Metrics.handled(r, started)
 			return nil
 		})
 	}
@@ -164,45 +176,33 @@ func (c *Collector) processRun(ctx context.Context, b *bundle, r *run) error {
 	return combine([]error{g.Wait(), ended})
 }
 
-// open decodes a message, or counts it as dropped and returns nil.
-func (c *Collector) open(msg []byte) *bundle {
+// open decodes a message, whose memory is kept. Of one that is refused as a whole, the bundle has no runs.
+func (c *Collector) open(msg []byte, from origin) *bundle {
 	c.Metrics.bundles.Inc()
 	c.Metrics.bundleBytes.Observe(float64(len(msg)))
 	b, err := openMessage(msg)
-	if err != nil {
-		reason := dropMalformed
-		if errors.Is(err, errVersion) {
-			reason = dropVersion
-		}
-		c.Metrics.dropped.WithLabelValues(reason).Inc()
-		c.Logger.Warn("dropped a message that cannot be read", "bytes", len(msg), "error", err)
-		return nil
+	b.origin = from
+	switch {
+	case errors.Is(err, errVersion):
+		_ = c.refuse(b, nil, dropVersion, err) // without an error for the sender
+		return b
+	case err != nil:
+		_ = c.refuse(b, nil, dropMalformed, err)
+		return b
 	}
 	c.Metrics.bundleEntries.Observe(float64(b.entries))
-	return b
-}
-
-// refuse counts and logs what is refused for good, a run or all of a bundle, and returns err.
-func (c *Collector) refuse(b *bundle, r *run, err error) error {
-	what := []any{"project", b.project, "prefix", b.prefix}
-	if r != nil {
-		what = append(what, "stream", r.desc.GetName(), "entries", len(r.values))
+	if err := b.validate(); err != nil {
+		b.err = c.refuse(b, nil, dropRefused, err)
+		b.runs = nil
 	}
-	c.Metrics.dropped.WithLabelValues(dropRefused).Inc()
-	c.Logger.Warn("refused a part of a bundle", append(what, "error", err)...)
-	return err
+	return b
 }
 
 // register validates a run and registers its stream (steps a to l). It returns no state, and no error, when the run is to be
 // dropped.
 func (c *Collector) register(ctx context.Context, b *bundle, r *run) (*coordinator.LogStreamState, error) {
-	started, label := time.Now(), r.streamType()
-	defer func() {
-		c.Metrics.entries.WithLabelValues(label).Inc()
-		c.Metrics.entrySeconds.WithLabelValues(label).Observe(time.Since(started).Seconds())
-	}()
 	if err := b.prepare(r); err != nil {
-		return nil, c.refuse(b, r, err)
+		return nil, c.refuse(b, r, dropRefused, err)
 	}
 	state, err := c.Coordinator.RegisterStream(ctx, &coordinator.LogStreamState{
 		Project:       b.project,
@@ -216,20 +216,18 @@ func (c *Collector) register(ctx context.Context, b *bundle, r *run) (*coordinat
 	if err != nil {
 		err = fmt.Errorf("register %s: %w", r.path, err)
 		if !fault.IsTransient(err) {
-			err = c.refuse(b, r, err)
+			err = c.refuse(b, r, dropRefused, err)
 		}
 		return nil, err
 	}
-	log := func(reason, text string) {
-		c.Metrics.dropped.WithLabelValues(reason).Inc()
-		c.Logger.Warn(text, "project", b.project, "stream", r.path, "entries", len(r.values))
-	}
 	switch {
 	case !state.Secret.Equal(b.secret):
-		log(dropSecret, "dropped entries with a secret that is not the stream's")
+		_ = c.refuse(b, r, dropSecret, errSecret) // without an error for the sender
 		return nil, nil
 	case state.Archived, state.Purged:
-		log(dropLate, "dropped entries that came after the stream was archived or purged")
+		c.Metrics.dropped.WithLabelValues(dropLate).Inc()
+		c.complaints.log(c.Logger, "dropped entries that came after the stream was archived or purged",
+			"project", b.project, "stream", r.path, "entries", len(r.values))
 		return nil, nil
 	}
 	if r.terminal && state.Terminated() && !sameEnd(r, state) {
@@ -276,7 +274,7 @@ func (c *Collector) terminate(ctx context.Context, b *bundle, r *run, end *coord
 	}
 	err = fmt.Errorf("terminate %s: %w", r.path, err)
 	if !fault.IsTransient(err) {
-		return c.refuse(b, r, err)
+		return c.refuse(b, r, dropRefused, err)
 	}
 	return err
 }

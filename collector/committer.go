@@ -109,7 +109,7 @@ func (c *committer) more(ctx context.Context) (*parcel, error) {
 func (c *committer) add(p *parcel) {
 	for _, put := range p.puts {
 		if err := c.batch.Put(put); err != nil {
-			p.err = combine([]error{p.err, c.cfg.Collector.refuse(p.bundle, nil, err)})
+			p.err = combine([]error{p.err, c.cfg.Collector.refuse(p.bundle, nil, dropRefused, err)})
 			continue
 		}
 		c.metrics().logs.Add(float64(len(put.Values)))
@@ -123,14 +123,32 @@ func (c *committer) add(p *parcel) {
 
 // commit commits the batch, and begins to report the ends in it.
 func (c *committer) commit(ctx context.Context) error {
+	var bad []*bundle
+	for _, p := range c.parcels {
+		if p.bundle.refused() != nil {
+			bad = append(bad, p.bundle)
+		}
+	}
+	c.cfg.Collector.putAside(bad...)
 	position := c.ends.first(c.end)
-	c.batch.SetCheckpoint(string(c.cfg.Journal), position)
-	if err := c.retry(ctx, "commit", anyFailure, func() error { return c.batch.Commit(ctx) }); err != nil {
+	err := c.retry(ctx, "commit", anyFailure, func() error {
+		// Another Collector may have got further, if both believe that the journal is theirs.
+		other, err := c.cfg.Collector.Storage.Checkpoint(ctx, c.checkpoint())
+		if err != nil {
+			return err
+		}
+		c.batch.SetCheckpoint(c.checkpoint(), max(position, other))
+		return c.batch.Commit(ctx)
+	})
+	if err != nil {
 		return err
 	}
 	c.moveTo(position)
 	for i, p := range c.parcels {
 		c.inFlight.Release(p.weight)
+		for _, r := range p.bundle.runs {
+			c.metrics().handled(r, p.arrived)
+		}
 		c.cfg.Collector.finished(p.arrived, p.err)
 		if err := c.report(ctx, p); err != nil {
 			return err
@@ -143,25 +161,36 @@ func (c *committer) commit(ctx context.Context) error {
 
 // report reports the ends in a parcel. It waits only for slots.
 func (c *committer) report(ctx context.Context, p *parcel) error {
-	if p.bundle != nil {
-		p.puts = nil
-		p.bundle.release()
-	}
+	p.puts = nil
+	p.bundle.release()
 	for _, end := range p.ends {
 		if err := c.slots.Acquire(ctx, 1); err != nil {
 			return err
 		}
 		c.wg.Go(func() {
 			defer c.slots.Release(1)
-			err := c.retry(ctx, "terminate", fault.IsTransient, func() error {
-				return c.cfg.Collector.terminate(ctx, p.bundle, end.run, end.request)
-			})
-			if ctx.Err() != nil && fault.IsTransient(err) {
+			if err := c.terminate(ctx, p.bundle, end); err != nil {
 				return // not reported: the position stays before it
 			}
 			c.ends.done(p)
 		})
 	}
+	return nil
+}
+
+// terminate reports an end, as often as it takes. One that is refused goes into the quarantine, by itself.
+func (c *committer) terminate(ctx context.Context, from *bundle, end *ending) error {
+	b := &bundle{origin: from.origin, project: from.project, prefix: from.prefix}
+	err := c.retry(ctx, "terminate", fault.IsTransient, func() error {
+		return c.cfg.Collector.terminate(ctx, b, end.run, end.request)
+	})
+	if err == nil || fault.IsTransient(err) {
+		return err
+	}
+	if b.message, err = messageOfEnd(from, end.run, end.request); err != nil {
+		_ = c.cfg.Collector.refuse(b, end.run, dropRefused, err) // it is logged with the other
+	}
+	c.cfg.Collector.putAside(b)
 	return nil
 }
 

@@ -33,11 +33,14 @@ const (
 	complainInterval = 5 * time.Second
 )
 
-// ConsumerConfig says what a Consumer reads. All fields but Durable are required.
+// ConsumerConfig says what a Consumer reads. All fields but Created and Durable are required.
 type ConsumerConfig struct {
 	Collector *Collector
 	Journals  pb.RoutedJournalClient
 	Journal   pb.Journal
+	// Created is the revision at which the journal was created, or zero. A journal that was deleted and created again is
+	// another one, with a checkpoint of its own.
+	Created int64
 	// Durable, if not nil, is called each time when everything below the offset has got onto stable storage: the journal
 	// may be trimmed up to there. It is called by one goroutine, with growing offsets.
 	Durable func(offset int64)
@@ -84,7 +87,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 func (c *Consumer) run(ctx context.Context) error {
 	var from int64
 	err := c.retry(ctx, "checkpoint", anyFailure, func() (err error) {
-		from, err = c.cfg.Collector.Storage.Checkpoint(ctx, string(c.cfg.Journal))
+		from, err = c.cfg.Collector.Storage.Checkpoint(ctx, c.checkpoint())
 		return err
 	})
 	if err != nil {
@@ -104,6 +107,14 @@ func (c *Consumer) run(ctx context.Context) error {
 	g.Go(func() error { return newCommitter(c, parcels, inFlight, from).run(ctx) })
 	g.Go(func() error { return c.syncs(ctx) })
 	return g.Wait()
+}
+
+// checkpoint is the name of the reader's position in the storage.
+func (c *Consumer) checkpoint() string {
+	if c.cfg.Created == 0 {
+		return string(c.cfg.Journal)
+	}
+	return fmt.Sprintf("%s@%d", c.cfg.Journal, c.cfg.Created)
 }
 
 // checkHead refuses a journal that ends before the position in the storage: it is not the one that was read before, and

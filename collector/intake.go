@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -77,12 +78,10 @@ func (in *intake) run(ctx context.Context, from int64) error {
 			begin:   end - int64(ingest.HeaderSize+len(msg)),
 			end:     end,
 			arrived: time.Now(),
-			weight:  int64(min(len(msg), maxInFlight)),
 			ready:   make(chan struct{}),
 		}
-		if p.bundle = in.cfg.Collector.open(msg); p.bundle != nil {
-			p.weight = int64(min(max(len(msg), p.bundle.size), maxInFlight))
-		}
+		p.bundle = in.cfg.Collector.open(bytes.Clone(msg), origin{in.cfg.Journal, p.begin})
+		p.weight = int64(min(p.bundle.memory, maxInFlight))
 		if err := in.inFlight.Acquire(ctx, p.weight); err != nil {
 			return err
 		}
@@ -100,16 +99,7 @@ func (in *intake) run(ctx context.Context, from int64) error {
 // register registers the streams of a parcel, all at once as far as there are slots. The parcel gets ready later.
 func (in *intake) register(ctx context.Context, p *parcel, slots *semaphore.Weighted, wg *sync.WaitGroup) error {
 	b := p.bundle
-	if b == nil {
-		close(p.ready)
-		return nil
-	}
-	if err := b.validate(); err != nil {
-		p.err = in.cfg.Collector.refuse(b, nil, err)
-		close(p.ready)
-		return nil
-	}
-	if len(b.runs) == 0 {
+	if p.err = b.err; len(b.runs) == 0 {
 		close(p.ready)
 		return nil
 	}

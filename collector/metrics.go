@@ -1,6 +1,8 @@
 package collector
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
@@ -14,6 +16,7 @@ type Metrics struct {
 	entrySeconds    *prometheus.HistogramVec
 	logs            prometheus.Counter
 	dropped         *prometheus.CounterVec // by reason
+	lost            prometheus.Counter
 	messages        *prometheus.CounterVec // by result
 	messageSeconds  prometheus.Histogram
 	retries         *prometheus.CounterVec // by operation
@@ -44,9 +47,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		bundleEntries: auto.NewHistogram(histogram("bundle_entries", "Streams that a bundle mentions.",
 			prometheus.ExponentialBuckets(1, 4, 8))),
 		entries:        auto.NewCounterVec(counter("entries_total", "Streams that bundles mentioned, by type."), []string{"stream"}),
-		entrySeconds:   auto.NewHistogramVec(histogram("entry_seconds", "Time to register the stream of a bundle's entry.", seconds), []string{"stream"}),
+		entrySeconds:   auto.NewHistogramVec(histogram("entry_seconds", "Time to register the stream of a bundle's entry, store what it says, and report its end.", seconds), []string{"stream"}),
 		logs:           auto.NewCounter(counter("logs_total", "Log entries stored, those that were there already included.")),
 		dropped:        auto.NewCounterVec(counter("dropped_total", "Messages and bundle entries not stored, by reason."), []string{"reason"}),
+		lost:           auto.NewCounter(counter("unkept_total", "Messages that were refused and could not be put into the quarantine.")),
 		messages:       auto.NewCounterVec(counter("messages_total", "Messages processed, by result."), []string{"result"}),
 		messageSeconds: auto.NewHistogram(histogram("message_seconds", "Time from a message's arrival until it is stored.", seconds)),
 		retries:        auto.NewCounterVec(counter("retries_total", "Operations that failed for a passing reason, by operation."), []string{"operation"}),
@@ -57,6 +61,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		durablePosition: gauge("journal_durable_position", "Journal offset below which everything is on stable storage."),
 		lag:             gauge("journal_lag_bytes", "Bytes between the position and the end of the journal as last heard of."),
 	}
+}
+
+// handled counts a bundle's entry.
+func (m *Metrics) handled(r *run, started time.Time) {
+	label := r.streamType()
+	m.entries.WithLabelValues(label).Inc()
+	m.entrySeconds.WithLabelValues(label).Observe(time.Since(started).Seconds())
 }
 
 // Why messages and bundle entries are dropped.

@@ -38,6 +38,12 @@ func FuzzCountLines(f *testing.F) {
 	})
 }
 
+// parseBundle decodes a serialized bundle.
+func parseBundle(body []byte) (*bundle, error) {
+	b := new(bundle)
+	return b, b.parse(body)
+}
+
 // BenchmarkCountLines counts the lines of an entry with lines of 7 bytes.
 func BenchmarkCountLines(b *testing.B) {
 	text := bytes.Repeat([]byte("\x0a\x0c\x0a\x07abcdefg\x12\x01\x0a"), 2000)
