@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
-	"github.com/daybook-dev/daybook/coordinator/state/postgres"
+	pgstate "github.com/daybook-dev/daybook/coordinator/state/postgres"
 	"github.com/daybook-dev/daybook/coordinator/state/sqlite"
 	"github.com/daybook-dev/daybook/internal/bucket"
 	"github.com/daybook-dev/daybook/internal/bucket/cloud"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/storage"
 	"github.com/daybook-dev/daybook/storage/pebble"
+	pgentries "github.com/daybook-dev/daybook/storage/postgres"
 )
 
 // engines are what roles keep things in. One that no role of the process uses is nil.
@@ -66,7 +67,7 @@ func (s *system) openState(ctx context.Context) (state.Store, error) {
 	if !isPostgres(at) {
 		return nil, fault.New(fault.Invalid, "--state: %s:// is not known; give postgres://USER@HOST/DATABASE", at.Scheme)
 	}
-	store, err := postgres.Open(ctx, at.raw, s.Log)
+	store, err := pgstate.Open(ctx, at.raw, s.Log)
 	if err != nil {
 		return nil, at.tell(fmt.Errorf("%w; is the address that --state gives right, and the database there?", err))
 	}
@@ -81,7 +82,14 @@ func (s *system) openEntries(ctx context.Context) (storage.Storage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, fault.New(fault.Invalid, "--entries: %s:// is not known", at.Scheme)
+	if !isPostgres(at) {
+		return nil, fault.New(fault.Invalid, "--entries: %s:// is not known; give postgres://USER@HOST/DATABASE", at.Scheme)
+	}
+	entries, err := pgentries.Open(ctx, at.raw, pgentries.Options{Logger: s.Log, Registerer: s.metrics})
+	if err != nil {
+		return nil, at.tell(fmt.Errorf("%w; is the address that --entries gives right, and the database there?", err))
+	}
+	return entries, nil
 }
 
 // openArchive opens a directory, or a bucket in which the archives are below a prefix.
