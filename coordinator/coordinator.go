@@ -68,7 +68,7 @@ func New(c Config) (*Coordinator, error) {
 	if c.Settings == nil {
 		c.Settings = config.Default()
 	}
-	b, err := backend.New(c.Store, c.Policy, c.Logger, c.Registerer)
+	b, err := backend.New(c.Store, c.Policy, c.Settings, c.Logger, c.Registerer)
 	if err != nil {
 		return nil, err
 	}

@@ -398,8 +398,13 @@ type LoadStreamResponse struct {
 	// Extension: time since the end was reported; absent while open.
 	TerminatedAge *durationpb.Duration `protobuf:"bytes,1000,opt,name=terminated_age,json=terminatedAge,proto3" json:"terminated_age,omitempty"`
 	// Extension: where an archived stream lies.
-	StreamUrl     string `protobuf:"bytes,1001,opt,name=stream_url,json=streamUrl,proto3" json:"stream_url,omitempty"`
-	IndexUrl      string `protobuf:"bytes,1002,opt,name=index_url,json=indexUrl,proto3" json:"index_url,omitempty"`
+	//
+	// A stream with an archive that is not archived was reopened: more entries came. Its next archive holds those of this one and
+	// what is in storage, and is reported with replaces_url.
+	StreamUrl string `protobuf:"bytes,1001,opt,name=stream_url,json=streamUrl,proto3" json:"stream_url,omitempty"`
+	IndexUrl  string `protobuf:"bytes,1002,opt,name=index_url,json=indexUrl,proto3" json:"index_url,omitempty"`
+	// Extension: archives that were replaced. They are removed with the stream's entries in storage.
+	Replaced      []*ArchiveObjects `protobuf:"bytes,1003,rep,name=replaced,proto3" json:"replaced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -483,6 +488,66 @@ func (x *LoadStreamResponse) GetIndexUrl() string {
 	return ""
 }
 
+func (x *LoadStreamResponse) GetReplaced() []*ArchiveObjects {
+	if x != nil {
+		return x.Replaced
+	}
+	return nil
+}
+
+// ArchiveObjects are where an archive lies.
+type ArchiveObjects struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StreamUrl     string                 `protobuf:"bytes,1,opt,name=stream_url,json=streamUrl,proto3" json:"stream_url,omitempty"`
+	IndexUrl      string                 `protobuf:"bytes,2,opt,name=index_url,json=indexUrl,proto3" json:"index_url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArchiveObjects) Reset() {
+	*x = ArchiveObjects{}
+	mi := &file_logdog_services_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArchiveObjects) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArchiveObjects) ProtoMessage() {}
+
+func (x *ArchiveObjects) ProtoReflect() protoreflect.Message {
+	mi := &file_logdog_services_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArchiveObjects.ProtoReflect.Descriptor instead.
+func (*ArchiveObjects) Descriptor() ([]byte, []int) {
+	return file_logdog_services_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ArchiveObjects) GetStreamUrl() string {
+	if x != nil {
+		return x.StreamUrl
+	}
+	return ""
+}
+
+func (x *ArchiveObjects) GetIndexUrl() string {
+	if x != nil {
+		return x.IndexUrl
+	}
+	return ""
+}
+
 type TerminateStreamRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Project       string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
@@ -499,7 +564,7 @@ type TerminateStreamRequest struct {
 
 func (x *TerminateStreamRequest) Reset() {
 	*x = TerminateStreamRequest{}
-	mi := &file_logdog_services_proto_msgTypes[6]
+	mi := &file_logdog_services_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +576,7 @@ func (x *TerminateStreamRequest) String() string {
 func (*TerminateStreamRequest) ProtoMessage() {}
 
 func (x *TerminateStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[6]
+	mi := &file_logdog_services_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +589,7 @@ func (x *TerminateStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminateStreamRequest.ProtoReflect.Descriptor instead.
 func (*TerminateStreamRequest) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{6}
+	return file_logdog_services_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TerminateStreamRequest) GetProject() string {
@@ -586,15 +651,17 @@ type ArchiveStreamRequest struct {
 	// log_entry_count is not its end + 1 is incomplete all the same.
 	Missing []*MissingRange `protobuf:"bytes,1000,rep,name=missing,proto3" json:"missing,omitempty"`
 	// Extension: bytes of content, and lines (text) or datagrams.
-	ContentSize   int64 `protobuf:"varint,1001,opt,name=content_size,json=contentSize,proto3" json:"content_size,omitempty"`
-	Lines         int64 `protobuf:"varint,1002,opt,name=lines,proto3" json:"lines,omitempty"`
+	ContentSize int64 `protobuf:"varint,1001,opt,name=content_size,json=contentSize,proto3" json:"content_size,omitempty"`
+	Lines       int64 `protobuf:"varint,1002,opt,name=lines,proto3" json:"lines,omitempty"`
+	// Extension: the entries file of the archive whose entries this one has, too. It must be that of the stream, if it has one.
+	ReplacesUrl   string `protobuf:"bytes,1003,opt,name=replaces_url,json=replacesUrl,proto3" json:"replaces_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ArchiveStreamRequest) Reset() {
 	*x = ArchiveStreamRequest{}
-	mi := &file_logdog_services_proto_msgTypes[7]
+	mi := &file_logdog_services_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +673,7 @@ func (x *ArchiveStreamRequest) String() string {
 func (*ArchiveStreamRequest) ProtoMessage() {}
 
 func (x *ArchiveStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[7]
+	mi := &file_logdog_services_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +686,7 @@ func (x *ArchiveStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveStreamRequest.ProtoReflect.Descriptor instead.
 func (*ArchiveStreamRequest) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{7}
+	return file_logdog_services_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ArchiveStreamRequest) GetProject() string {
@@ -706,6 +773,13 @@ func (x *ArchiveStreamRequest) GetLines() int64 {
 	return 0
 }
 
+func (x *ArchiveStreamRequest) GetReplacesUrl() string {
+	if x != nil {
+		return x.ReplacesUrl
+	}
+	return ""
+}
+
 // MissingRange is a range of stream indices, both ends included.
 type MissingRange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -719,7 +793,7 @@ type MissingRange struct {
 
 func (x *MissingRange) Reset() {
 	*x = MissingRange{}
-	mi := &file_logdog_services_proto_msgTypes[8]
+	mi := &file_logdog_services_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +805,7 @@ func (x *MissingRange) String() string {
 func (*MissingRange) ProtoMessage() {}
 
 func (x *MissingRange) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[8]
+	mi := &file_logdog_services_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +818,7 @@ func (x *MissingRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingRange.ProtoReflect.Descriptor instead.
 func (*MissingRange) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{8}
+	return file_logdog_services_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MissingRange) GetFirst() int64 {
@@ -777,7 +851,7 @@ type BatchRequest struct {
 
 func (x *BatchRequest) Reset() {
 	*x = BatchRequest{}
-	mi := &file_logdog_services_proto_msgTypes[9]
+	mi := &file_logdog_services_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +863,7 @@ func (x *BatchRequest) String() string {
 func (*BatchRequest) ProtoMessage() {}
 
 func (x *BatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[9]
+	mi := &file_logdog_services_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +876,7 @@ func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
 func (*BatchRequest) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{9}
+	return file_logdog_services_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BatchRequest) GetReq() []*BatchRequest_Entry {
@@ -821,7 +895,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_logdog_services_proto_msgTypes[10]
+	mi := &file_logdog_services_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +907,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[10]
+	mi := &file_logdog_services_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +920,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{10}
+	return file_logdog_services_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BatchResponse) GetResp() []*BatchResponse_Entry {
@@ -869,14 +943,18 @@ type ArchiveTask struct {
 	// Extension, with retry_after: why, for the operator's view.
 	RetryReason string `protobuf:"bytes,1001,opt,name=retry_reason,json=retryReason,proto3" json:"retry_reason,omitempty"`
 	// Extension, with retry_after: this attempt failed, and did not just come too early. A task that fails too often is given up.
-	RetryFailed   bool `protobuf:"varint,1002,opt,name=retry_failed,json=retryFailed,proto3" json:"retry_failed,omitempty"`
+	RetryFailed bool `protobuf:"varint,1002,opt,name=retry_failed,json=retryFailed,proto3" json:"retry_failed,omitempty"`
+	// Extension, in LeaseResponse: asks to remove the stream's entries and archives, replaced ones included, for good.
+	Remove bool `protobuf:"varint,1003,opt,name=remove,proto3" json:"remove,omitempty"`
+	// Extension, in DeleteRequest: the archives that were replaced, or with remove all of the stream's data, are gone.
+	Removed       bool `protobuf:"varint,1004,opt,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ArchiveTask) Reset() {
 	*x = ArchiveTask{}
-	mi := &file_logdog_services_proto_msgTypes[11]
+	mi := &file_logdog_services_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -888,7 +966,7 @@ func (x *ArchiveTask) String() string {
 func (*ArchiveTask) ProtoMessage() {}
 
 func (x *ArchiveTask) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[11]
+	mi := &file_logdog_services_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -901,7 +979,7 @@ func (x *ArchiveTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveTask.ProtoReflect.Descriptor instead.
 func (*ArchiveTask) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{11}
+	return file_logdog_services_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ArchiveTask) GetProject() string {
@@ -967,6 +1045,20 @@ func (x *ArchiveTask) GetRetryFailed() bool {
 	return false
 }
 
+func (x *ArchiveTask) GetRemove() bool {
+	if x != nil {
+		return x.Remove
+	}
+	return false
+}
+
+func (x *ArchiveTask) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
 type LeaseRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	MaxTasks  int64                  `protobuf:"varint,1,opt,name=max_tasks,json=maxTasks,proto3" json:"max_tasks,omitempty"`
@@ -979,7 +1071,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_logdog_services_proto_msgTypes[12]
+	mi := &file_logdog_services_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1083,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[12]
+	mi := &file_logdog_services_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1096,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{12}
+	return file_logdog_services_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LeaseRequest) GetMaxTasks() int64 {
@@ -1037,7 +1129,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_logdog_services_proto_msgTypes[13]
+	mi := &file_logdog_services_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1141,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[13]
+	mi := &file_logdog_services_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1154,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{13}
+	return file_logdog_services_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LeaseResponse) GetTasks() []*ArchiveTask {
@@ -1081,7 +1173,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_logdog_services_proto_msgTypes[14]
+	mi := &file_logdog_services_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1185,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[14]
+	mi := &file_logdog_services_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1198,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{14}
+	return file_logdog_services_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteRequest) GetTasks() []*ArchiveTask {
@@ -1131,7 +1223,7 @@ type BatchRequest_Entry struct {
 
 func (x *BatchRequest_Entry) Reset() {
 	*x = BatchRequest_Entry{}
-	mi := &file_logdog_services_proto_msgTypes[15]
+	mi := &file_logdog_services_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1235,7 @@ func (x *BatchRequest_Entry) String() string {
 func (*BatchRequest_Entry) ProtoMessage() {}
 
 func (x *BatchRequest_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[15]
+	mi := &file_logdog_services_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1248,7 @@ func (x *BatchRequest_Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest_Entry.ProtoReflect.Descriptor instead.
 func (*BatchRequest_Entry) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{9, 0}
+	return file_logdog_services_proto_rawDescGZIP(), []int{10, 0}
 }
 
 func (x *BatchRequest_Entry) GetValue() isBatchRequest_Entry_Value {
@@ -1245,7 +1337,7 @@ type BatchResponse_Entry struct {
 
 func (x *BatchResponse_Entry) Reset() {
 	*x = BatchResponse_Entry{}
-	mi := &file_logdog_services_proto_msgTypes[16]
+	mi := &file_logdog_services_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1257,7 +1349,7 @@ func (x *BatchResponse_Entry) String() string {
 func (*BatchResponse_Entry) ProtoMessage() {}
 
 func (x *BatchResponse_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[16]
+	mi := &file_logdog_services_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1270,7 +1362,7 @@ func (x *BatchResponse_Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse_Entry.ProtoReflect.Descriptor instead.
 func (*BatchResponse_Entry) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{10, 0}
+	return file_logdog_services_proto_rawDescGZIP(), []int{11, 0}
 }
 
 func (x *BatchResponse_Entry) GetIndex() int32 {
@@ -1367,7 +1459,7 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\x11LoadStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
-	"\x04desc\x18\x03 \x01(\bR\x04desc\"\xaf\x02\n" +
+	"\x04desc\x18\x03 \x01(\bR\x04desc\"\xe4\x02\n" +
 	"\x12LoadStreamResponse\x124\n" +
 	"\x05state\x18\x01 \x01(\v2\x1e.logdog.InternalLogStreamStateR\x05state\x12\x12\n" +
 	"\x04desc\x18\x02 \x01(\fR\x04desc\x12+\n" +
@@ -1376,14 +1468,19 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\x0eterminated_age\x18\xe8\a \x01(\v2\x19.google.protobuf.DurationR\rterminatedAge\x12\x1e\n" +
 	"\n" +
 	"stream_url\x18\xe9\a \x01(\tR\tstreamUrl\x12\x1c\n" +
-	"\tindex_url\x18\xea\a \x01(\tR\bindexUrl\"\xd2\x01\n" +
+	"\tindex_url\x18\xea\a \x01(\tR\bindexUrl\x123\n" +
+	"\breplaced\x18\xeb\a \x03(\v2\x16.logdog.ArchiveObjectsR\breplaced\"L\n" +
+	"\x0eArchiveObjects\x12\x1d\n" +
+	"\n" +
+	"stream_url\x18\x01 \x01(\tR\tstreamUrl\x12\x1b\n" +
+	"\tindex_url\x18\x02 \x01(\tR\bindexUrl\"\xd2\x01\n" +
 	"\x16TerminateStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
 	"\x06secret\x18\x03 \x01(\fR\x06secret\x12%\n" +
 	"\x0eterminal_index\x18\x04 \x01(\x03R\rterminalIndex\x12&\n" +
 	"\x0eterminal_empty\x18\xe8\a \x01(\bR\rterminalEmpty\x12'\n" +
-	"\x05ended\x18\xe9\a \x01(\v2\x10.logpb.StreamEndR\x05ended\"\x99\x03\n" +
+	"\x05ended\x18\xe9\a \x01(\v2\x10.logpb.StreamEndR\x05ended\"\xbd\x03\n" +
 	"\x14ArchiveStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12&\n" +
@@ -1400,7 +1497,8 @@ const file_logdog_services_proto_rawDesc = "" +
 	"index_size\x18\x15 \x01(\x03R\tindexSize\x12/\n" +
 	"\amissing\x18\xe8\a \x03(\v2\x14.logdog.MissingRangeR\amissing\x12\"\n" +
 	"\fcontent_size\x18\xe9\a \x01(\x03R\vcontentSize\x12\x15\n" +
-	"\x05lines\x18\xea\a \x01(\x03R\x05linesJ\x04\b\x1e\x10\x1fJ\x04\b\x1f\x10 \"P\n" +
+	"\x05lines\x18\xea\a \x01(\x03R\x05lines\x12\"\n" +
+	"\freplaces_url\x18\xeb\a \x01(\tR\vreplacesUrlJ\x04\b\x1e\x10\x1fJ\x04\b\x1f\x10 \"P\n" +
 	"\fMissingRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x03R\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\x03R\x04last\x12\x16\n" +
@@ -1422,7 +1520,7 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\x0fregister_stream\x18\x03 \x01(\v2\x1e.logdog.RegisterStreamResponseH\x00R\x0eregisterStream\x12=\n" +
 	"\vload_stream\x18\x04 \x01(\v2\x1a.logdog.LoadStreamResponseH\x00R\n" +
 	"loadStreamB\a\n" +
-	"\x05value\"\xb4\x02\n" +
+	"\x05value\"\xe8\x02\n" +
 	"\vArchiveTask\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
@@ -1434,7 +1532,9 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\vretry_after\x18\xe8\a \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"retryAfter\x12\"\n" +
 	"\fretry_reason\x18\xe9\a \x01(\tR\vretryReason\x12\"\n" +
-	"\fretry_failed\x18\xea\a \x01(\bR\vretryFailedJ\x04\b\x04\x10\x05J\x04\b\x05\x10\x06J\x04\b\x06\x10\a\"\x95\x01\n" +
+	"\fretry_failed\x18\xea\a \x01(\bR\vretryFailed\x12\x17\n" +
+	"\x06remove\x18\xeb\a \x01(\bR\x06remove\x12\x19\n" +
+	"\aremoved\x18\xec\a \x01(\bR\aremovedJ\x04\b\x04\x10\x05J\x04\b\x05\x10\x06J\x04\b\x06\x10\a\"\x95\x01\n" +
 	"\fLeaseRequest\x12\x1b\n" +
 	"\tmax_tasks\x18\x01 \x01(\x03R\bmaxTasks\x128\n" +
 	"\n" +
@@ -1466,7 +1566,7 @@ func file_logdog_services_proto_rawDescGZIP() []byte {
 	return file_logdog_services_proto_rawDescData
 }
 
-var file_logdog_services_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_logdog_services_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_logdog_services_proto_goTypes = []any{
 	(*Error)(nil),                  // 0: logdog.Error
 	(*InternalLogStreamState)(nil), // 1: logdog.InternalLogStreamState
@@ -1474,63 +1574,65 @@ var file_logdog_services_proto_goTypes = []any{
 	(*RegisterStreamResponse)(nil), // 3: logdog.RegisterStreamResponse
 	(*LoadStreamRequest)(nil),      // 4: logdog.LoadStreamRequest
 	(*LoadStreamResponse)(nil),     // 5: logdog.LoadStreamResponse
-	(*TerminateStreamRequest)(nil), // 6: logdog.TerminateStreamRequest
-	(*ArchiveStreamRequest)(nil),   // 7: logdog.ArchiveStreamRequest
-	(*MissingRange)(nil),           // 8: logdog.MissingRange
-	(*BatchRequest)(nil),           // 9: logdog.BatchRequest
-	(*BatchResponse)(nil),          // 10: logdog.BatchResponse
-	(*ArchiveTask)(nil),            // 11: logdog.ArchiveTask
-	(*LeaseRequest)(nil),           // 12: logdog.LeaseRequest
-	(*LeaseResponse)(nil),          // 13: logdog.LeaseResponse
-	(*DeleteRequest)(nil),          // 14: logdog.DeleteRequest
-	(*BatchRequest_Entry)(nil),     // 15: logdog.BatchRequest.Entry
-	(*BatchResponse_Entry)(nil),    // 16: logdog.BatchResponse.Entry
-	(*logpb.StreamEnd)(nil),        // 17: logpb.StreamEnd
-	(*durationpb.Duration)(nil),    // 18: google.protobuf.Duration
-	(*emptypb.Empty)(nil),          // 19: google.protobuf.Empty
+	(*ArchiveObjects)(nil),         // 6: logdog.ArchiveObjects
+	(*TerminateStreamRequest)(nil), // 7: logdog.TerminateStreamRequest
+	(*ArchiveStreamRequest)(nil),   // 8: logdog.ArchiveStreamRequest
+	(*MissingRange)(nil),           // 9: logdog.MissingRange
+	(*BatchRequest)(nil),           // 10: logdog.BatchRequest
+	(*BatchResponse)(nil),          // 11: logdog.BatchResponse
+	(*ArchiveTask)(nil),            // 12: logdog.ArchiveTask
+	(*LeaseRequest)(nil),           // 13: logdog.LeaseRequest
+	(*LeaseResponse)(nil),          // 14: logdog.LeaseResponse
+	(*DeleteRequest)(nil),          // 15: logdog.DeleteRequest
+	(*BatchRequest_Entry)(nil),     // 16: logdog.BatchRequest.Entry
+	(*BatchResponse_Entry)(nil),    // 17: logdog.BatchResponse.Entry
+	(*logpb.StreamEnd)(nil),        // 18: logpb.StreamEnd
+	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
+	(*emptypb.Empty)(nil),          // 20: google.protobuf.Empty
 }
 var file_logdog_services_proto_depIdxs = []int32{
-	17, // 0: logdog.RegisterStreamRequest.ended:type_name -> logpb.StreamEnd
+	18, // 0: logdog.RegisterStreamRequest.ended:type_name -> logpb.StreamEnd
 	1,  // 1: logdog.RegisterStreamResponse.state:type_name -> logdog.InternalLogStreamState
 	0,  // 2: logdog.RegisterStreamResponse.error:type_name -> logdog.Error
 	1,  // 3: logdog.LoadStreamResponse.state:type_name -> logdog.InternalLogStreamState
-	18, // 4: logdog.LoadStreamResponse.age:type_name -> google.protobuf.Duration
-	18, // 5: logdog.LoadStreamResponse.terminated_age:type_name -> google.protobuf.Duration
-	17, // 6: logdog.TerminateStreamRequest.ended:type_name -> logpb.StreamEnd
-	8,  // 7: logdog.ArchiveStreamRequest.missing:type_name -> logdog.MissingRange
-	15, // 8: logdog.BatchRequest.req:type_name -> logdog.BatchRequest.Entry
-	16, // 9: logdog.BatchResponse.resp:type_name -> logdog.BatchResponse.Entry
-	18, // 10: logdog.ArchiveTask.retry_after:type_name -> google.protobuf.Duration
-	18, // 11: logdog.LeaseRequest.lease_time:type_name -> google.protobuf.Duration
-	18, // 12: logdog.LeaseRequest.wait:type_name -> google.protobuf.Duration
-	11, // 13: logdog.LeaseResponse.tasks:type_name -> logdog.ArchiveTask
-	11, // 14: logdog.DeleteRequest.tasks:type_name -> logdog.ArchiveTask
-	2,  // 15: logdog.BatchRequest.Entry.register_stream:type_name -> logdog.RegisterStreamRequest
-	4,  // 16: logdog.BatchRequest.Entry.load_stream:type_name -> logdog.LoadStreamRequest
-	6,  // 17: logdog.BatchRequest.Entry.terminate_stream:type_name -> logdog.TerminateStreamRequest
-	7,  // 18: logdog.BatchRequest.Entry.archive_stream:type_name -> logdog.ArchiveStreamRequest
-	0,  // 19: logdog.BatchResponse.Entry.err:type_name -> logdog.Error
-	3,  // 20: logdog.BatchResponse.Entry.register_stream:type_name -> logdog.RegisterStreamResponse
-	5,  // 21: logdog.BatchResponse.Entry.load_stream:type_name -> logdog.LoadStreamResponse
-	2,  // 22: logdog.Services.RegisterStream:input_type -> logdog.RegisterStreamRequest
-	4,  // 23: logdog.Services.LoadStream:input_type -> logdog.LoadStreamRequest
-	6,  // 24: logdog.Services.TerminateStream:input_type -> logdog.TerminateStreamRequest
-	7,  // 25: logdog.Services.ArchiveStream:input_type -> logdog.ArchiveStreamRequest
-	9,  // 26: logdog.Services.Batch:input_type -> logdog.BatchRequest
-	12, // 27: logdog.Services.LeaseArchiveTasks:input_type -> logdog.LeaseRequest
-	14, // 28: logdog.Services.DeleteArchiveTasks:input_type -> logdog.DeleteRequest
-	3,  // 29: logdog.Services.RegisterStream:output_type -> logdog.RegisterStreamResponse
-	5,  // 30: logdog.Services.LoadStream:output_type -> logdog.LoadStreamResponse
-	19, // 31: logdog.Services.TerminateStream:output_type -> google.protobuf.Empty
-	19, // 32: logdog.Services.ArchiveStream:output_type -> google.protobuf.Empty
-	10, // 33: logdog.Services.Batch:output_type -> logdog.BatchResponse
-	13, // 34: logdog.Services.LeaseArchiveTasks:output_type -> logdog.LeaseResponse
-	19, // 35: logdog.Services.DeleteArchiveTasks:output_type -> google.protobuf.Empty
-	29, // [29:36] is the sub-list for method output_type
-	22, // [22:29] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	19, // 4: logdog.LoadStreamResponse.age:type_name -> google.protobuf.Duration
+	19, // 5: logdog.LoadStreamResponse.terminated_age:type_name -> google.protobuf.Duration
+	6,  // 6: logdog.LoadStreamResponse.replaced:type_name -> logdog.ArchiveObjects
+	18, // 7: logdog.TerminateStreamRequest.ended:type_name -> logpb.StreamEnd
+	9,  // 8: logdog.ArchiveStreamRequest.missing:type_name -> logdog.MissingRange
+	16, // 9: logdog.BatchRequest.req:type_name -> logdog.BatchRequest.Entry
+	17, // 10: logdog.BatchResponse.resp:type_name -> logdog.BatchResponse.Entry
+	19, // 11: logdog.ArchiveTask.retry_after:type_name -> google.protobuf.Duration
+	19, // 12: logdog.LeaseRequest.lease_time:type_name -> google.protobuf.Duration
+	19, // 13: logdog.LeaseRequest.wait:type_name -> google.protobuf.Duration
+	12, // 14: logdog.LeaseResponse.tasks:type_name -> logdog.ArchiveTask
+	12, // 15: logdog.DeleteRequest.tasks:type_name -> logdog.ArchiveTask
+	2,  // 16: logdog.BatchRequest.Entry.register_stream:type_name -> logdog.RegisterStreamRequest
+	4,  // 17: logdog.BatchRequest.Entry.load_stream:type_name -> logdog.LoadStreamRequest
+	7,  // 18: logdog.BatchRequest.Entry.terminate_stream:type_name -> logdog.TerminateStreamRequest
+	8,  // 19: logdog.BatchRequest.Entry.archive_stream:type_name -> logdog.ArchiveStreamRequest
+	0,  // 20: logdog.BatchResponse.Entry.err:type_name -> logdog.Error
+	3,  // 21: logdog.BatchResponse.Entry.register_stream:type_name -> logdog.RegisterStreamResponse
+	5,  // 22: logdog.BatchResponse.Entry.load_stream:type_name -> logdog.LoadStreamResponse
+	2,  // 23: logdog.Services.RegisterStream:input_type -> logdog.RegisterStreamRequest
+	4,  // 24: logdog.Services.LoadStream:input_type -> logdog.LoadStreamRequest
+	7,  // 25: logdog.Services.TerminateStream:input_type -> logdog.TerminateStreamRequest
+	8,  // 26: logdog.Services.ArchiveStream:input_type -> logdog.ArchiveStreamRequest
+	10, // 27: logdog.Services.Batch:input_type -> logdog.BatchRequest
+	13, // 28: logdog.Services.LeaseArchiveTasks:input_type -> logdog.LeaseRequest
+	15, // 29: logdog.Services.DeleteArchiveTasks:input_type -> logdog.DeleteRequest
+	3,  // 30: logdog.Services.RegisterStream:output_type -> logdog.RegisterStreamResponse
+	5,  // 31: logdog.Services.LoadStream:output_type -> logdog.LoadStreamResponse
+	20, // 32: logdog.Services.TerminateStream:output_type -> google.protobuf.Empty
+	20, // 33: logdog.Services.ArchiveStream:output_type -> google.protobuf.Empty
+	11, // 34: logdog.Services.Batch:output_type -> logdog.BatchResponse
+	14, // 35: logdog.Services.LeaseArchiveTasks:output_type -> logdog.LeaseResponse
+	20, // 36: logdog.Services.DeleteArchiveTasks:output_type -> google.protobuf.Empty
+	30, // [30:37] is the sub-list for method output_type
+	23, // [23:30] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_logdog_services_proto_init() }
@@ -1538,13 +1640,13 @@ func file_logdog_services_proto_init() {
 	if File_logdog_services_proto != nil {
 		return
 	}
-	file_logdog_services_proto_msgTypes[15].OneofWrappers = []any{
+	file_logdog_services_proto_msgTypes[16].OneofWrappers = []any{
 		(*BatchRequest_Entry_RegisterStream)(nil),
 		(*BatchRequest_Entry_LoadStream)(nil),
 		(*BatchRequest_Entry_TerminateStream)(nil),
 		(*BatchRequest_Entry_ArchiveStream)(nil),
 	}
-	file_logdog_services_proto_msgTypes[16].OneofWrappers = []any{
+	file_logdog_services_proto_msgTypes[17].OneofWrappers = []any{
 		(*BatchResponse_Entry_Err)(nil),
 		(*BatchResponse_Entry_RegisterStream)(nil),
 		(*BatchResponse_Entry_LoadStream)(nil),
@@ -1555,7 +1657,7 @@ func file_logdog_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_logdog_services_proto_rawDesc), len(file_logdog_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -59,6 +59,11 @@ func (b *Backend) lease(ctx context.Context, limit int, lease time.Duration) (le
 				}
 				continue
 			}
+			if ok, err := b.ripe(tx, t, now); err != nil {
+				return err
+			} else if !ok {
+				continue
+			}
 			if !t.LeaseEnd.IsZero() {
 				t.LastError = "the lease ended without a word from its holder"
 			}
@@ -77,6 +82,20 @@ func (b *Backend) lease(ctx context.Context, limit int, lease time.Duration) (le
 	return leased, nil
 }
 
+// ripe decides whether the time of an available task has come. If not, it puts the task off.
+func (b *Backend) ripe(tx state.Tx, t *state.Task, now time.Time) (bool, error) {
+	if t.Kind == state.RemoveTask {
+		return begin(tx, t, now)
+	}
+	if s := t.Stream; t.Kind == state.ArchiveTask && s.Phase == state.Open {
+		if silent := s.Updated.Add(b.policy.OpenLimit); now.Before(silent) {
+			t.Available, t.LeaseEnd = silent, time.Time{}
+			return false, tx.PutTask(t)
+		}
+	}
+	return true, nil
+}
+
 // Done is what a holder says of a task.
 type Done struct {
 	// Seq names the task.
@@ -87,13 +106,15 @@ type Done struct {
 	Reason string
 	// Failed says that this attempt failed, and did not just come too early.
 	Failed bool
+	// Removed says that the objects which the task asked to remove are gone: those of archives that were replaced, or everything.
+	Removed bool
 }
 
 // Finish takes back leased tasks. Unknown ones are ignored: they were finished already, or overtaken.
 func (b *Backend) Finish(ctx context.Context, done []Done) error {
-	var finished, back int
+	var finished, back, gone int
 	err := b.store.Update(ctx, func(tx state.Tx) error {
-		finished, back = 0, 0
+		finished, back, gone = 0, 0, 0
 		now := clock()
 		for _, d := range done {
 			t, err := tx.TaskBySeq(d.Seq)
@@ -103,9 +124,16 @@ func (b *Backend) Finish(ctx context.Context, done []Done) error {
 			if t == nil || !t.Dead.IsZero() {
 				continue
 			}
+			if t.Kind == state.RemoveTask && !d.Removed && d.RetryAfter <= 0 {
+				// An Archivist of old took it for another task.
+				d.RetryAfter, d.Failed, d.Reason = time.Minute, true, "its holder cannot remove streams"
+			}
 			if d.RetryAfter <= 0 {
 				finished++
-				err = tx.DeleteTask(t)
+				if t.Kind == state.RemoveTask {
+					gone++
+				}
+				err = end(tx, t, d)
 			} else {
 				back++
 				err = b.handBack(tx, t, now, d)
@@ -121,7 +149,27 @@ func (b *Backend) Finish(ctx context.Context, done []Done) error {
 	}
 	b.metrics.finished.Add(float64(finished))
 	b.metrics.back.Add(float64(back))
+	b.metrics.removed.Add(float64(gone))
 	return nil
+}
+
+// end removes a task that was done.
+func end(tx state.Tx, t *state.Task, d Done) error {
+	switch {
+	case t.Kind == state.RemoveTask:
+		return removed(tx, t)
+	case t.Kind == state.ExpungeTask && d.Removed && len(t.Stream.Replaced) > 0:
+		// The task would not be there if the stream had been reopened since.
+		s, err := tx.Stream(t.Stream.Prefix.Project, t.Stream.ID)
+		if err != nil {
+			return err
+		}
+		s.Replaced = nil
+		if err := tx.PutStream(s); err != nil {
+			return err
+		}
+	}
+	return tx.DeleteTask(t)
 }
 
 func (b *Backend) handBack(tx state.Tx, t *state.Task, now time.Time, d Done) error {

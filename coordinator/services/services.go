@@ -136,6 +136,9 @@ func (s *Service) loadStream(ctx context.Context, r *logdog.LoadStreamRequest) (
 		StreamUrl: stream.Archive.StreamURL,
 		IndexUrl:  stream.Archive.IndexURL,
 	}
+	for _, o := range stream.Replaced {
+		resp.Replaced = append(resp.Replaced, &logdog.ArchiveObjects{StreamUrl: o.StreamURL, IndexUrl: o.IndexURL})
+	}
 	if r.GetDesc() {
 		resp.Desc = stream.Descriptor
 	}
@@ -182,7 +185,7 @@ func (s *Service) archiveStream(ctx context.Context, r *logdog.ArchiveStreamRequ
 		EntryCount:  r.GetLogEntryCount(),
 		ContentSize: r.GetContentSize(),
 		Lines:       r.GetLines(),
-	}, missing)
+	}, missing, r.GetReplacesUrl())
 }
 
 func internalState(s *state.Stream) *logdog.InternalLogStreamState {
@@ -191,7 +194,7 @@ func internalState(s *state.Stream) *logdog.InternalLogStreamState {
 		Secret:        s.Prefix.Secret,
 		TerminalIndex: int64(s.LastIndex()),
 		Archived:      s.Archived(),
-		Purged:        !s.Purged.IsZero(),
+		Purged:        s.Hidden(),
 		TerminalEmpty: s.Phase != state.Open && s.LastIndex() < 0,
 	}
 }

@@ -80,7 +80,7 @@ func (s *Service) finish(ctx context.Context, r *logdog.DeleteRequest) error {
 		if err != nil {
 			return err
 		}
-		done[i] = backend.Done{Seq: seq, RetryAfter: after, Reason: clip(t.GetRetryReason()), Failed: t.GetRetryFailed()}
+		done[i] = backend.Done{Seq: seq, RetryAfter: after, Reason: clip(t.GetRetryReason()), Failed: t.GetRetryFailed(), Removed: t.GetRemoved()}
 	}
 	if len(done) == 0 {
 		return nil
@@ -96,6 +96,7 @@ func archiveTask(t *state.Task) *logdog.ArchiveTask {
 		TaskName:   queue + strconv.FormatInt(t.Seq, 10),
 		Realm:      string(p.Project) + ":" + p.Realm,
 		RetryCount: int64(t.Attempts - 1),
+		Remove:     t.Kind == state.RemoveTask,
 	}
 }
 

@@ -84,11 +84,20 @@ func clip(reason string) string {
 	return strings.ToValidUTF8(reason, "")
 }
 
+// noEnd is why a stream ended whose end nobody reported.
+const noEnd = "no end was reported, and nothing came any more"
+
 // SetArchive records that the stream is archived. Whether it is complete is decided here, by the reported end and by what the
 // archive holds. It reports whether that changed anything: a second report is ignored.
-func (s *Stream) SetArchive(now time.Time, a Archive, missing []Range) (changed bool, err error) {
+//
+// The archive of a stream that was reopened has the entries of the archive that the stream had before, whose URL is replaces: one that
+// was made without them is refused.
+func (s *Stream) SetArchive(now time.Time, a Archive, missing []Range, replaces string) (changed bool, err error) {
 	if s.Archived() {
 		return false, nil
+	}
+	if replaces != s.Archive.StreamURL {
+		return false, fault.New(fault.Precondition, "the archive does not have the entries of the one that the stream has already")
 	}
 	if a.LastIndex < -1 || a.LastIndex > maxIndex || a.EntryCount < 0 || a.EntryCount > int64(a.LastIndex)+1 {
 		return false, fault.New(fault.Invalid, "an archive with last index %d cannot hold %d entries", a.LastIndex, a.EntryCount)
@@ -100,10 +109,16 @@ func (s *Stream) SetArchive(now time.Time, a Archive, missing []Range) (changed 
 	if err := checkRanges(missing, last); err != nil {
 		return false, err
 	}
+	if old := s.Archive; old.StreamURL != "" {
+		s.Replaced = append(s.Replaced, Objects{StreamURL: old.StreamURL, IndexURL: old.IndexURL})
+	}
 	a.At = now
 	s.Archive, s.Missing, s.Updated = a, missing, now
 	if s.Ended.IsZero() {
 		s.Ended = now
+	}
+	if !s.End.Known {
+		s.EndReason = noEnd
 	}
 	s.judge()
 	return true, nil
@@ -138,6 +153,24 @@ func checkRanges(ranges []Range, last types.MessageIndex) error {
 	}
 	return nil
 }
+
+// Reopen takes an archived stream back to where it gets more entries, because some come. It reports whether that changed anything: nothing
+// can be added to a stream that is complete, and nothing is to be added to one that is hidden. The archive stays a part of the stream, and
+// readers read it together with what is in storage.
+func (s *Stream) Reopen(now time.Time) bool {
+	if s.Phase != Incomplete || s.Hidden() {
+		return false
+	}
+	s.Phase = Terminated
+	if !s.End.Known {
+		s.Phase, s.Ended, s.EndReason = Open, time.Time{}, ""
+	}
+	s.Missing, s.Updated = nil, now
+	return true
+}
+
+// Reopened reports whether the stream has an archive, and gets or got more entries since.
+func (s *Stream) Reopened() bool { return !s.Archived() && s.Archive.StreamURL != "" }
 
 // Purge hides the stream from everyone but administrators. It reports whether that changed anything.
 func (s *Stream) Purge(now time.Time) bool {

@@ -98,7 +98,7 @@ func TestSetArchive(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := &Stream{End: test.end}
 			a := Archive{LastIndex: test.last, EntryCount: test.count}
-			if changed, err := s.SetArchive(t0, a, test.missing); !changed || err != nil {
+			if changed, err := s.SetArchive(t0, a, test.missing, ""); !changed || err != nil {
 				t.Fatal(changed, err)
 			}
 			if s.Phase != test.phase {
@@ -111,7 +111,7 @@ func TestSetArchive(t *testing.T) {
 				t.Errorf("the reported end became %v", s.End)
 			}
 			before := *s
-			if changed, err := s.SetArchive(t0.Add(time.Hour), Archive{LastIndex: 99, EntryCount: 100}, nil); changed || err != nil {
+			if changed, err := s.SetArchive(t0.Add(time.Hour), Archive{LastIndex: 99, EntryCount: 100}, nil, ""); changed || err != nil {
 				t.Errorf("again: %v, %v", changed, err)
 			}
 			if diff := cmp.Diff(&before, s); diff != "" {
@@ -134,7 +134,7 @@ func TestSetArchive(t *testing.T) {
 		{5, 1, []Range{{-1, 3, ""}}},
 	} {
 		s := new(Stream)
-		if changed, err := s.SetArchive(t0, Archive{LastIndex: test.last, EntryCount: test.count}, test.missing); changed || !fault.Is(err, fault.Invalid) {
+		if changed, err := s.SetArchive(t0, Archive{LastIndex: test.last, EntryCount: test.count}, test.missing, ""); changed || !fault.Is(err, fault.Invalid) {
 			t.Errorf("%v: %v, %v", test, changed, err)
 		}
 	}
@@ -151,7 +151,7 @@ func TestLateEnd(t *testing.T) {
 		{6, Incomplete, []Range{{4, 6, ""}}},
 	} {
 		s := new(Stream)
-		if _, err := s.SetArchive(t0, Archive{LastIndex: 3, EntryCount: 4}, nil); err != nil {
+		if _, err := s.SetArchive(t0, Archive{LastIndex: 3, EntryCount: 4}, nil, ""); err != nil {
 			t.Fatal(err)
 		}
 		if s.LastIndex() != 3 {

@@ -223,6 +223,8 @@ type OldestQuery struct {
 	Project types.Project
 	// Before is the time before which the streams of a project were created and have ended.
 	Before time.Time
+	// Purged also selects those streams of a prefix that are purged.
+	Purged bool
 	// After is the place of the last stream of the page before.
 	After Position
 	// Limit is the most streams wanted; it must be positive.
@@ -249,7 +251,7 @@ type Store interface {
 	Folders(ctx context.Context, q FolderQuery) ([]Folder, error)
 	// Usage returns what a project holds. It costs the same however much that is.
 	Usage(ctx context.Context, project types.Project) (Usage, error)
-	// OldestStreams returns streams that are not purged.
+	// OldestStreams returns what the query selects.
 	OldestStreams(ctx context.Context, q OldestQuery) ([]*Stream, error)
 	// EmptyPrefixes returns prefixes without streams, created and expired before the time, oldest first, from behind a place.
 	EmptyPrefixes(ctx context.Context, project types.Project, before time.Time, after Position, limit int) ([]*Prefix, error)

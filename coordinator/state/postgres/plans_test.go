@@ -54,7 +54,7 @@ func TestPlans(t *testing.T) {
 		}
 		text, args := findPrefixes(state.PrefixQuery{Project: "ci", Prefix: pattern, Limit: 10})
 		check("prefixes_newest", text, args...)
-		check("streams_prefix", oldestOfPrefix, 1, 2, 3, 4)
+		check("streams_prefix", oldestOfPrefix, 1, 2, 3, false, 4)
 		check("streams_newest", oldestOfProject, "ci", 2, 3, 4, 5)
 		check("prefixes_newest", emptyPrefixes, "ci", 2, 3, 4, 5)
 		check("prefixes_deleted", deletedPrefixes, 5)

@@ -125,7 +125,8 @@ func findPrefixes(q state.PrefixQuery) (string, []any) {
 }
 
 const (
-	oldestOfPrefix  = fromStreams + `s.prefix = $1 AND (s.created, s.seq) > ($2, $3) AND s.purged IS NULL ORDER BY s.created, s.seq LIMIT $4`
+	oldestOfPrefix  = fromStreams + `s.prefix = $1 AND (s.created, s.seq) > ($2, $3) AND (s.purged IS NULL OR $4)
+		ORDER BY s.created, s.seq LIMIT $5`
 	oldestOfProject = fromStreams + `s.project = $1 AND (s.created, s.seq) > ($2, $3) AND s.created < $4 AND s.ended < $4 AND s.purged IS NULL
 		ORDER BY s.created, s.seq LIMIT $5`
 	emptyPrefixes = fromPrefixes + `p.project = $1 AND (p.created, p.seq) > ($2, $3) AND p.created < $4 AND p.expires < $4
@@ -139,7 +140,7 @@ const (
 func (s *Store) OldestStreams(ctx context.Context, q state.OldestQuery) (found []*state.Stream, err error) {
 	created, seq := q.After.Created.UnixMicro(), q.After.Seq
 	if q.Prefix != nil {
-		found, err = listed(ctx, s, row.Stream, oldestOfPrefix, q.Prefix.Seq, created, seq, q.Limit)
+		found, err = listed(ctx, s, row.Stream, oldestOfPrefix, q.Prefix.Seq, created, seq, q.Purged, q.Limit)
 	} else {
 		found, err = listed(ctx, s, row.Stream, oldestOfProject, string(q.Project), created, seq, q.Before.UnixMicro(), q.Limit)
 	}

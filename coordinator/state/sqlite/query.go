@@ -81,7 +81,7 @@ func findPrefixes(q state.PrefixQuery) (string, []any) {
 
 const (
 	oldestOfPrefix = `SELECT ` + row.StreamColumns + ` FROM streams s INDEXED BY streams_prefix CROSS JOIN prefixes p ON p.seq = s.prefix
-		WHERE s.prefix = ? AND (s.created, s.seq) > (?, ?) AND s.purged IS NULL ORDER BY s.created, s.seq LIMIT ?`
+		WHERE s.prefix = ? AND (s.created, s.seq) > (?, ?) AND (s.purged IS NULL OR ?) ORDER BY s.created, s.seq LIMIT ?`
 	oldestOfProject = `SELECT ` + row.StreamColumns + ` FROM streams s INDEXED BY streams_newest CROSS JOIN prefixes p ON p.seq = s.prefix
 		WHERE s.project = ? AND (s.created, s.seq) > (?, ?) AND s.created < ? AND s.ended < ? AND s.purged IS NULL
 		ORDER BY s.created, s.seq LIMIT ?`
@@ -99,7 +99,7 @@ func (s *Store) OldestStreams(ctx context.Context, q state.OldestQuery) ([]*stat
 	after := []any{q.After.Created.UnixMicro(), q.After.Seq}
 	text, args := oldestOfProject, append(append([]any{string(q.Project)}, after...), row.Micros(q.Before), row.Micros(q.Before), q.Limit)
 	if q.Prefix != nil {
-		text, args = oldestOfPrefix, append(append([]any{q.Prefix.Seq}, after...), q.Limit)
+		text, args = oldestOfPrefix, append(append([]any{q.Prefix.Seq}, after...), q.Purged, q.Limit)
 	}
 	found, err := listed(ctx, s, row.Stream, text, args...)
 	return found, wrap(err, "list the oldest streams")

@@ -136,6 +136,7 @@ func oldest(t *testing.T, f *fixture) {
 		}
 	}
 	f.equal(list(state.OldestQuery{Prefix: p}), []*state.Stream{all[0], all[2], all[3], all[4], all[5]})
+	f.equal(list(state.OldestQuery{Prefix: p, Purged: true}), all)
 	f.equal(list(state.OldestQuery{Before: now.Add(6 * time.Minute)}), []*state.Stream{all[0], all[3], all[4]})
 	f.equal(list(state.OldestQuery{Before: now}), []*state.Stream(nil))
 

@@ -85,7 +85,7 @@ func findStreams(t *testing.T, f *fixture) {
 			}
 			change(s)
 		case i%9 == 2:
-			if _, err := s.SetArchive(now, state.Archive{LastIndex: -1}, nil); err != nil {
+			if _, err := s.SetArchive(now, state.Archive{LastIndex: -1}, nil, ""); err != nil {
 				t.Fatal(err)
 			}
 			change(s)

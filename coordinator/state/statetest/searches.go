@@ -82,7 +82,7 @@ func addStep(tx state.Tx, p *state.Prefix, i int, created time.Time) error {
 		if _, err := s.Terminate(created, state.End{Known: true, Index: -1}, state.Note{}); err != nil {
 			return err
 		}
-		if _, err := s.SetArchive(created, state.Archive{LastIndex: -1}, nil); err != nil {
+		if _, err := s.SetArchive(created, state.Archive{LastIndex: -1}, nil, ""); err != nil {
 			return err
 		}
 	}

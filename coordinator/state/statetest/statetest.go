@@ -149,7 +149,7 @@ func roundTrip(t *testing.T, f *fixture) {
 	a := state.Archive{
 		StreamURL: "file:///s", IndexURL: "file:///i", StreamSize: 1 << 40, IndexSize: 7, LastIndex: 8, EntryCount: 8, ContentSize: 5, Lines: 6,
 	}
-	if _, err := s.SetArchive(now.Add(time.Minute), a, []state.Range{{First: 3, Last: 3}}); err != nil {
+	if _, err := s.SetArchive(now.Add(time.Minute), a, []state.Range{{First: 3, Last: 3}}, ""); err != nil {
 		t.Fatal(err)
 	}
 	s.Purged = now.Add(time.Hour)
