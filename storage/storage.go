@@ -108,12 +108,13 @@ type Storage interface {
 	Tail(ctx context.Context, s Stream) (Entry, error)
 	// Expunge removes all entries of the stream. They are gone for good when it returns.
 	Expunge(ctx context.Context, s Stream) error
-	// Watch wakes a reader after entries of the stream became visible to Get. The channel's wake-ups are coalesced; stop must
-	// be called once. Subscribe before looking.
+	// Watch wakes a reader after entries of the stream became visible to Get: at once when this process put them, and within
+	// 100 ms when another one did. The channel's wake-ups are coalesced, and there may be some without a reason; stop must be called
+	// once. Subscribe before looking.
 	Watch(s Stream) (changed <-chan struct{}, stop func())
 	// NewBatch begins a batch of puts.
 	NewBatch() Batch
-	// Checkpoint returns what the last committed batch with a checkpoint of that reader recorded; zero if there was none.
+	// Checkpoint returns the furthest position of that reader that a committed batch recorded; zero if there was none.
 	Checkpoint(ctx context.Context, reader string) (int64, error)
 	// Sync returns when everything that was committed before the call is on stable storage.
 	Sync(ctx context.Context) error
@@ -123,16 +124,20 @@ type Storage interface {
 
 // Batch collects puts that become visible, and survive a crash, together or not at all; with them the position of the reader
 // of the journal they came from. So after a crash the reader goes on exactly behind what is stored, and loses and repeats nothing.
+// An engine without transactions stores the position last, so that the reader repeats what was stored in part, which changes nothing.
 // A Batch is used by one goroutine at a time.
 type Batch interface {
 	// Put adds a run of entries. The values must not be changed afterwards.
 	Put(r PutRequest) error
-	// SetCheckpoint records the reader's position: the journal offset of the first byte not covered by the batch.
+	// SetCheckpoint records the reader's position: the journal offset of the first byte not covered by the batch. A position behind
+	// the one that is recorded already changes nothing: of two processes that read a journal at the same time, the slower one must not
+	// take back what the faster one has done.
 	SetCheckpoint(reader string, offset int64)
 	// Size is the bytes of the values put so far.
 	Size() int
-	// Commit applies the batch and wakes the watchers. The batch is empty afterwards and can be used again. If it fails,
-	// nothing was applied.
+	// Commit applies the batch and wakes the watchers. The batch is empty afterwards and can be used again. If it fails, nothing
+	// was applied, or, when the connection to an engine broke, nobody knows. The batch is as it was and can be committed again,
+	// which does not repeat what was applied.
 	Commit(ctx context.Context) error
 	// Close releases the batch without applying it. After Commit it does nothing.
 	Close() error

@@ -95,7 +95,7 @@ func (s *Storage) commit(ctx context.Context, puts []storage.PutRequest, checkpo
 		if s.checkpoints == nil {
 			s.checkpoints = make(map[string]int64)
 		}
-		s.checkpoints[reader] = offset
+		s.checkpoints[reader] = max(s.checkpoints[reader], offset)
 	}
 	return nil
 }

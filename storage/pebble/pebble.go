@@ -136,16 +136,24 @@ func (s *Storage) Checkpoint(ctx context.Context, reader string) (int64, error) 
 		return 0, err
 	}
 	defer done()
+	offset, err := s.checkpoint(reader)
+	if err != nil {
+		return 0, fmt.Errorf("storage/pebble: checkpoint of %s: %w", reader, err)
+	}
+	return offset, nil
+}
+
+func (s *Storage) checkpoint(reader string) (int64, error) {
 	v, closer, err := s.db.Get(checkpointKey(reader))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("storage/pebble: checkpoint of %s: %w", reader, kinded(err))
+		return 0, kinded(err)
 	}
 	defer closer.Close()
 	if len(v) != 8 {
-		return 0, fault.New(fault.DataLoss, "storage/pebble: checkpoint of %s has %d bytes; want 8", reader, len(v))
+		return 0, fault.New(fault.DataLoss, "it has %d bytes; want 8", len(v))
 	}
 	return int64(binary.BigEndian.Uint64(v)), nil
 }

@@ -111,6 +111,13 @@ func (s *Storage) commit(ctx context.Context, puts []storage.PutRequest, checkpo
 		}
 	}
 	for reader, offset := range checkpoints {
+		recorded, err := s.checkpoint(reader)
+		if err != nil {
+			return fmt.Errorf("checkpoint of %s: %w", reader, err)
+		}
+		if offset <= recorded {
+			continue
+		}
 		if err := w.batch.Set(checkpointKey(reader), binary.BigEndian.AppendUint64(nil, uint64(offset)), nil); err != nil {
 			return kinded(err)
 		}

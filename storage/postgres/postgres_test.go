@@ -33,13 +33,14 @@ func empty(t testing.TB, address string) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(t.Context()) }()
-	if _, err := conn.Exec(t.Context(), `TRUNCATE entries.streams, entries.blocks, entries.checkpoints`); err != nil {
+	if _, err := conn.Exec(t.Context(), `DELETE FROM entries.streams; DELETE FROM entries.blocks; DELETE FROM entries.checkpoints`); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestStorage(t *testing.T) {
-	address := testkit.Database(t)
+	server := testkit.NewPostgres(t)
+	address := server.Database(t)
 	reopen := func(t testing.TB, s storage.Storage) storage.Storage {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
@@ -53,5 +54,15 @@ func TestStorage(t *testing.T) {
 			return s
 		},
 		Reopen: reopen,
+		Crash: func(t testing.TB, s storage.Storage) storage.Storage {
+			server.Kill()
+			server.Restart(t)
+			return reopen(t, s)
+		},
+		Peer: func(t testing.TB, _ storage.Storage) storage.Storage { return openStorage(t, address, pollInterval) },
+		Break: func(t testing.TB, _ storage.Storage) func() {
+			server.Kill()
+			return func() { server.Restart(t) }
+		},
 	})
 }

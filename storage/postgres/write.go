@@ -317,7 +317,7 @@ const (
 			) SELECT max(next) FROM run
 		) WHERE seq = $1`
 	setCheckpoints = `INSERT INTO checkpoints (reader, position) SELECT * FROM unnest($1::text[], $2::bigint[])
-		ON CONFLICT (reader) DO UPDATE SET position = excluded.position`
+		ON CONFLICT (reader) DO UPDATE SET position = greatest(checkpoints.position, excluded.position)`
 )
 
 // store stores what is new, and commits.

@@ -27,6 +27,10 @@ type Engine struct {
 	Reopen func(t testing.TB, s storage.Storage) storage.Storage
 	// Crash ends the store without closing it and opens what is left; nil if nothing survives that.
 	Crash func(t testing.TB, s storage.Storage) storage.Storage
+	// Peer opens the same entries as another process does, watching for what s does; nil if only one process can. The test closes it.
+	Peer func(t testing.TB, s storage.Storage) storage.Storage
+	// Break makes everything fail that the store asks of what is below it, until mend is called. nil if there is nothing below.
+	Break func(t testing.TB, s storage.Storage) (mend func())
 }
 
 // Streams that differ in one part each. The paths are as long as they can be, and one is a prefix of another.
@@ -57,6 +61,10 @@ func Run(t *testing.T, e Engine) {
 		{"Close", testClose},
 		{"Reopen", testReopen},
 		{"Crash", testCrash},
+		{"Peers", testPeers},
+		{"PeersWake", testPeersWake},
+		{"PeersWriteTheSame", testPeersWriteTheSame},
+		{"Failures", testFailures},
 		{"Model", testModel},
 	}
 	for _, test := range tests {
@@ -330,16 +338,17 @@ func testBatch(t *testing.T, e Engine) {
 	wantCheckpoint(t, s, "r", 18)
 	wantCheckpoint(t, s, "other", 4)
 
-	// It is empty, and can be used again; checkpoints may move back.
+	// It is empty, and can be used again; checkpoints do not move back.
 	if b.Size() != 0 {
 		t.Errorf("Size after Commit = %d", b.Size())
 	}
 	b.SetCheckpoint("r", 5)
+	b.SetCheckpoint("other", 5)
 	if err := b.Commit(t.Context()); err != nil {
 		t.Fatalf("Commit: %v", err)
 	}
-	wantCheckpoint(t, s, "r", 5)
-	wantCheckpoint(t, s, "other", 4)
+	wantCheckpoint(t, s, "r", 18)
+	wantCheckpoint(t, s, "other", 5)
 	if err := b.Commit(t.Context()); err != nil {
 		t.Fatalf("empty Commit: %v", err)
 	}
@@ -354,7 +363,7 @@ func testBatch(t *testing.T, e Engine) {
 		t.Fatalf("Batch.Close: %v", err)
 	}
 	wantIndices(t, s, streamA, 0, 1, 2, 3)
-	wantCheckpoint(t, s, "r", 5)
+	wantCheckpoint(t, s, "r", 18)
 }
 
 func testWatch(t *testing.T, e Engine) {
