@@ -7,6 +7,7 @@
 //	logdog.Services       Collectors and Archivists move streams through their lives (packages services and backend)
 //	logdog.Logs           readers get, tail and find logs, as existing tools do (package reader)
 //	daybook.v1.Logs       readers follow and find streams (package reader)
+//	daybook.v1.Leases     processes share out work (package leases)
 //
 // Any number of Coordinators may share one store. All methods are safe for concurrent use.
 package coordinator
@@ -14,7 +15,6 @@ package coordinator
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -24,6 +24,7 @@ import (
 	"github.com/daybook-dev/daybook/coordinator/access"
 	"github.com/daybook-dev/daybook/coordinator/backend"
 	"github.com/daybook-dev/daybook/coordinator/config"
+	"github.com/daybook-dev/daybook/coordinator/leases"
 	"github.com/daybook-dev/daybook/coordinator/reader"
 	"github.com/daybook-dev/daybook/coordinator/registration"
 	"github.com/daybook-dev/daybook/coordinator/services"
@@ -43,9 +44,6 @@ type Config struct {
 	Settings *config.Authority
 	// BaseURL is the address of the pages, without a trailing slash; empty if there are none.
 	BaseURL string
-	// PrefixExpiration is how long streams may be registered below a prefix, and the most that a request can ask for;
-	// zero is seven days.
-	PrefixExpiration time.Duration
 	// Policy says when streams are archived and removed from storage.
 	Policy     backend.Policy
 	Logger     *slog.Logger
@@ -58,6 +56,7 @@ type Coordinator struct {
 	registration *registration.Service
 	services     *services.Service
 	reader       *reader.Reader
+	leases       *leases.Service
 }
 
 // New returns a Coordinator.
@@ -74,9 +73,10 @@ func New(c Config) (*Coordinator, error) {
 	}
 	return &Coordinator{
 		backend:      b,
-		registration: registration.New(c.Store, registration.Config{BaseURL: c.BaseURL, Expiration: c.PrefixExpiration}),
+		registration: registration.New(c.Store, registration.Config{BaseURL: c.BaseURL, Access: c.Access, Settings: c.Settings}),
 		services:     services.New(c.Store, b),
-		reader:       reader.New(reader.Config{Store: c.Store, Storage: c.Storage, Archives: c.Archives, Access: c.Access, Settings: c.Settings}),
+		reader:       reader.New(reader.Config{Store: c.Store, Storage: c.Storage, Archives: c.Archives, Access: c.Access, Settings: c.Settings, Backend: b}),
+		leases:       leases.New(c.Store, c.Access),
 	}, nil
 }
 
@@ -86,6 +86,7 @@ func (c *Coordinator) Register(s grpc.ServiceRegistrar) {
 	logdog.RegisterServicesServer(s, c.Services())
 	logdog.RegisterLogsServer(s, c.reader.LogDog())
 	daybookv1.RegisterLogsServer(s, c.Logs())
+	daybookv1.RegisterLeasesServer(s, c.leases)
 }
 
 // Registration is the door of Butlers. It, Services and Logs serve callers within the process; their errors are statuses, as those
