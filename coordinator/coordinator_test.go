@@ -27,6 +27,7 @@ import (
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/logdog"
 	"github.com/daybook-dev/daybook/coordinator"
+	"github.com/daybook-dev/daybook/coordinator/config"
 	"github.com/daybook-dev/daybook/coordinator/reader"
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/coordinator/state/sqlite"
@@ -81,6 +82,16 @@ func newHouse(t testing.TB, change ...func(*coordinator.Config)) *house {
 	t.Cleanup(h.Close)
 	h.secret = h.registerPrefix(prefix).GetSecret()
 	return h
+}
+
+// settings returns an Authority of a configuration.
+func settings(t testing.TB, text string) *config.Authority {
+	t.Helper()
+	c, err := config.Parse("settings", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config.Fixed(c)
 }
 
 func (h *house) registerPrefix(prefix string) *logdog.RegisterPrefixResponse {
@@ -216,6 +227,8 @@ func (h *house) archive(name types.StreamName, indices ...int) {
 type archives struct {
 	mu      sync.Mutex
 	entries map[string]*memory.Storage
+	// signs says that they have signed URLs.
+	signs bool
 }
 
 func (a *archives) add(url string, s *memory.Storage) {

@@ -77,7 +77,9 @@ func TestRegisterStream(t *testing.T) {
 // The window of the prefix is for new streams. Those that exist are answered for ever.
 func TestRegisterStreamAfterTheWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t, func(c *coordinator.Config) { c.PrefixExpiration = time.Hour })
+		h := newHouse(t, func(c *coordinator.Config) {
+			c.Settings = settings(t, "service: {prefix_expiration: 1h}\nprojects: {local: }")
+		})
 		h.register("stdout")
 		time.Sleep(time.Hour)
 		h.register("stdout")

@@ -30,6 +30,7 @@ import (
 	"github.com/daybook-dev/daybook/api/prpc"
 	"github.com/daybook-dev/daybook/api/prpc/prpcpb"
 	"github.com/daybook-dev/daybook/coordinator"
+	"github.com/daybook-dev/daybook/coordinator/config"
 	"github.com/daybook-dev/daybook/coordinator/reader"
 	"github.com/daybook-dev/daybook/coordinator/state/sqlite"
 	"github.com/daybook-dev/daybook/logs/logpb"
@@ -109,6 +110,10 @@ func (noArchives) Open(context.Context, string, string) (reader.Archive, error) 
 	return nil, errors.New("nothing is archived here")
 }
 
+func (noArchives) SignedURL(context.Context, string, time.Duration) (string, error) {
+	return "", errors.New("nothing is archived here")
+}
+
 // newCoordinator returns a real Coordinator and the storage that it reads.
 func newCoordinator(t *testing.T) (*coordinator.Coordinator, *memory.Storage) {
 	t.Helper()
@@ -122,8 +127,12 @@ func newCoordinator(t *testing.T) (*coordinator.Coordinator, *memory.Storage) {
 		}
 	})
 	entries := memory.New()
+	settings, err := config.Parse("settings", []byte("projects: {testproj: , p: }"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	c, err := coordinator.New(coordinator.Config{
-		Store: store, Storage: entries, Archives: noArchives{}, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+		Store: store, Storage: entries, Archives: noArchives{}, Settings: config.Fixed(settings), Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)

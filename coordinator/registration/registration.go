@@ -14,6 +14,8 @@ import (
 
 	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/coordinator/access"
+	"github.com/daybook-dev/daybook/coordinator/config"
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -31,8 +33,10 @@ var realmName = regexp.MustCompile(`^(?:[a-z0-9_./-]{1,400}|@root|@legacy|@proje
 type Config struct {
 	// BaseURL is the address of the pages, without a trailing slash; empty if there are none.
 	BaseURL string
-	// Expiration is how long streams may be registered below a prefix; zero is seven days. A request may ask for less.
-	Expiration time.Duration
+	// Access decides who may register. Required.
+	Access access.Checker
+	// Settings say which projects there are, and for how long streams may be registered below a prefix. Required.
+	Settings *config.Authority
 }
 
 // Service implements logdog.Registration.
@@ -44,7 +48,6 @@ type Service struct {
 
 // New returns a Service.
 func New(store state.Store, conf Config) *Service {
-	conf.Expiration = cmp.Or(conf.Expiration, 7*24*time.Hour)
 	return &Service{store: store, conf: conf}
 }
 
@@ -67,7 +70,7 @@ func (s *Service) RegisterPrefix(ctx context.Context, r *logdog.RegisterPrefixRe
 }
 
 func (s *Service) register(ctx context.Context, r *logdog.RegisterPrefixRequest) (*state.Prefix, error) {
-	wish, err := s.prefix(r)
+	wish, err := s.prefix(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +95,7 @@ func (s *Service) register(ctx context.Context, r *logdog.RegisterPrefixRequest)
 }
 
 // prefix checks a request and returns the prefix that it asks for.
-func (s *Service) prefix(r *logdog.RegisterPrefixRequest) (*state.Prefix, error) {
+func (s *Service) prefix(ctx context.Context, r *logdog.RegisterPrefixRequest) (*state.Prefix, error) {
 	p := &state.Prefix{
 		Project: types.Project(r.GetProject()),
 		Prefix:  types.StreamName(r.GetPrefix()),
@@ -104,11 +107,19 @@ func (s *Service) prefix(r *logdog.RegisterPrefixRequest) (*state.Prefix, error)
 	if err := p.Project.Validate(); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err)
 	}
+	settings := s.conf.Settings.Current()
+	project := settings.Projects[p.Project]
+	if project == nil {
+		return nil, s.conf.Access.Hidden(ctx)
+	}
 	if !realmName.MatchString(p.Realm) {
 		return nil, fault.New(fault.Invalid, "realm is not a realm name of the project")
 	}
 	if err := p.Prefix.Validate(); err != nil {
 		return nil, fault.New(fault.Invalid, "prefix: %w", err)
+	}
+	if err := s.conf.Access.Check(ctx, p.Project, p.Realm, access.Create); err != nil {
+		return nil, err
 	}
 	if n := len(p.OpNonce); n != 0 && n != nonceLength {
 		return nil, fault.New(fault.Invalid, "op_nonce has %d bytes; none or %d are required", n, nonceLength)
@@ -120,14 +131,14 @@ func (s *Service) prefix(r *logdog.RegisterPrefixRequest) (*state.Prefix, error)
 	if size > maxSourceInfo {
 		return nil, fault.New(fault.Invalid, "source_info has %d bytes; at most %d are allowed", size, maxSourceInfo)
 	}
-	window := s.conf.Expiration
 	if r.GetExpiration() != nil {
 		if err := r.GetExpiration().CheckValid(); err != nil {
 			return nil, fault.New(fault.Invalid, "expiration: %w", err)
 		}
-		if d := r.GetExpiration().AsDuration(); d > 0 {
-			window = min(window, d)
-		}
+	}
+	window := settings.PrefixWindow(project, r.GetExpiration().AsDuration())
+	if window <= 0 {
+		return nil, fault.New(fault.Invalid, "expiration: neither the request nor the configuration says how long streams may be registered; give one")
 	}
 	p.Expires = p.Created.Add(window)
 	p.Secret = types.NewPrefixSecret()
