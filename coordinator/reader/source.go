@@ -37,12 +37,16 @@ func (s recent) Tail(ctx context.Context) (storage.Entry, error) {
 
 // open opens the stream where it is by its state.
 func (r *Reader) open(ctx context.Context, s *state.Stream) (Archive, error) {
-	if !s.Archived() {
-		return recent{r.storage, storageKey(s)}, nil
+	rows := recent{r.storage, storageKey(s)}
+	if !s.Archived() && !s.Reopened() {
+		return rows, nil
 	}
 	a, err := r.archives.Open(ctx, s.Archive.StreamURL, s.Archive.IndexURL)
 	if err != nil {
 		return nil, readError(s, err)
+	}
+	if s.Reopened() {
+		return merged{a, rows}, nil
 	}
 	return a, nil
 }
