@@ -115,18 +115,34 @@ func (p Principal) Holds(project types.Project, wanted Permission) bool {
 	return false
 }
 
-type principalKey struct{}
-
-// WithPrincipal returns a context of a call by p.
-func WithPrincipal(ctx context.Context, p Principal) context.Context {
-	return context.WithValue(ctx, principalKey{}, p)
+// caller is what a context knows of who makes its call.
+type caller struct {
+	principal  Principal
+	credential string
 }
+
+type callerKey struct{}
+
+// WithCaller returns a context of a call by p, who has shown a credential; none if it is empty.
+func WithCaller(ctx context.Context, p Principal, credential string) context.Context {
+	return context.WithValue(ctx, callerKey{}, caller{p, credential})
+}
+
+// WithPrincipal is WithCaller without a credential.
+func WithPrincipal(ctx context.Context, p Principal) context.Context { return WithCaller(ctx, p, "") }
 
 // PrincipalFrom returns who makes the call of a context; the anonymous one if nobody said.
 func PrincipalFrom(ctx context.Context) Principal {
-	p, ok := ctx.Value(principalKey{}).(Principal)
+	c, ok := ctx.Value(callerKey{}).(caller)
 	if !ok {
 		return Principal{Name: Anonymous}
 	}
-	return p
+	return c.principal
+}
+
+// CredentialFrom returns the credential of the caller whose call a context is of; empty for anonymous ones. Calls that are made on their
+// behalf carry it. ok is false if the context is of no caller: then the process acts for itself.
+func CredentialFrom(ctx context.Context) (credential string, ok bool) {
+	c, ok := ctx.Value(callerKey{}).(caller)
+	return c.credential, ok
 }

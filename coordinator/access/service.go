@@ -11,7 +11,7 @@ import (
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
-// Service implements daybook.v1.Access: administrators' door to tokens.
+// Service implements daybook.v1.Access: who callers are, and administrators' door to tokens.
 type Service struct {
 	daybookv1.UnimplementedAccessServer
 	tokens  *Tokens
@@ -22,6 +22,14 @@ type Service struct {
 // NewService returns a Service. The logger is told who created and revoked which tokens.
 func NewService(tokens *Tokens, checker Checker, log *slog.Logger) *Service {
 	return &Service{tokens: tokens, checker: checker, log: log}
+}
+
+// Identify tells who the caller is.
+func (s *Service) Identify(ctx context.Context, _ *daybookv1.IdentifyRequest) (*daybookv1.IdentifyResponse, error) {
+	p := PrincipalFrom(ctx)
+	return &daybookv1.IdentifyResponse{
+		Principal: p.String(), Permissions: texts(p.Permissions), Projects: texts(p.Projects),
+	}, nil
 }
 
 // CreateToken issues a token.
@@ -85,14 +93,16 @@ func (s *Service) RevokeToken(ctx context.Context, r *daybookv1.RevokeTokenReque
 }
 
 func (t *Token) proto() *daybookv1.Token {
-	p := &daybookv1.Token{
-		Name: t.Name, CreatedBy: t.CreatedBy, Created: timestamppb.New(t.Created), Expires: timestamppb.New(t.Expires),
+	return &daybookv1.Token{
+		Name: t.Name, Permissions: texts(t.Permissions), Projects: texts(t.Projects), CreatedBy: t.CreatedBy,
+		Created: timestamppb.New(t.Created), Expires: timestamppb.New(t.Expires),
 	}
-	for _, x := range t.Permissions {
-		p.Permissions = append(p.Permissions, string(x))
+}
+
+func texts[T ~string](values []T) []string {
+	s := make([]string, len(values))
+	for i, v := range values {
+		s[i] = string(v)
 	}
-	for _, x := range t.Projects {
-		p.Projects = append(p.Projects, string(x))
-	}
-	return p
+	return s
 }

@@ -23,11 +23,6 @@ const (
 	TokenPrefix = "dbk_"
 	tokenBytes  = 32
 
-	// cacheLife is how long a token is good after it was verified: a token that is revoked ends within that.
-	cacheLife = 2 * time.Second
-	// cacheSize is how many verified tokens are remembered.
-	cacheSize = 4096
-
 	maxTokens   = 10_000 // that exist at once
 	maxProjects = 1000   // in the scope of a token
 	maxLife     = 10 * 366 * 24 * time.Hour
@@ -65,24 +60,16 @@ type scopes struct {
 type Tokens struct {
 	store state.Tokens
 
+	cache cache
+
 	creating sync.Mutex // names are looked up and taken under it
-
-	mu    sync.Mutex
-	cache map[[sha256.Size]byte]verified
-}
-
-// verified is a token that was found in the store not long ago.
-type verified struct {
-	principal Principal
-	expires   time.Time
-	until     time.Time // of the cache
 }
 
 var _ Authenticator = (*Tokens)(nil)
 
 // NewTokens returns the tokens of a store.
 func NewTokens(store state.Tokens) *Tokens {
-	return &Tokens{store: store, cache: make(map[[sha256.Size]byte]verified)}
+	return &Tokens{store: store}
 }
 
 // Create issues a token of t's name, permissions and projects that expires after life, and completes t. This is the only time that
@@ -129,7 +116,7 @@ func (t *Token) validate(life time.Duration) error {
 	inProjects := false
 	for _, p := range t.Permissions {
 		if !slices.Contains(Permissions, p) {
-			return fault.New(fault.Invalid, "%q is not a permission; there are %s", clip(string(p)), names(Permissions))
+			return fault.New(fault.Invalid, "%q is not a permission; there are %s", clip(string(p)), strings.Join(texts(Permissions), ", "))
 		}
 		inProjects = inProjects || !p.Global()
 	}
@@ -193,9 +180,7 @@ func (s *Tokens) Revoke(ctx context.Context, name string) error {
 		return fault.New(fault.NotFound, "there is no token %q; daybook token ls shows all", clip(name))
 	}
 	if err == nil {
-		s.mu.Lock()
-		clear(s.cache) // this process need not wait
-		s.mu.Unlock()
+		s.cache.clear() // this process need not wait
 	}
 	return err
 }
@@ -207,14 +192,12 @@ func (s *Tokens) Authenticate(ctx context.Context, credential string) (Principal
 	}
 	sum := sha256.Sum256([]byte(credential))
 	now := time.Now()
-	s.mu.Lock()
-	v, ok := s.cache[sum]
-	s.mu.Unlock()
-	if !ok || now.After(v.until) {
+	v, ok := s.cache.get(sum, now)
+	if !ok {
 		stored, err := s.store.TokenByHash(ctx, sum[:])
 		switch {
 		case fault.Is(err, fault.NotFound):
-			s.forget(sum)
+			s.cache.remove(sum)
 			return Principal{}, true, errBad
 		case err != nil:
 			return Principal{}, true, err
@@ -226,34 +209,12 @@ func (s *Tokens) Authenticate(ctx context.Context, credential string) (Principal
 			return Principal{}, true, err
 		}
 		v = verified{principal: t.Principal(), expires: t.Expires, until: now.Add(cacheLife)}
-		s.remember(sum, v, now)
+		s.cache.put(sum, v, now)
 	}
 	if !now.Before(v.expires) {
 		return Principal{}, true, errBad
 	}
 	return v.principal, true, nil
-}
-
-func (s *Tokens) remember(sum [sha256.Size]byte, v verified, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.cache) >= cacheSize {
-		for k, old := range s.cache {
-			if now.After(old.until) {
-				delete(s.cache, k)
-			}
-		}
-		if len(s.cache) >= cacheSize {
-			clear(s.cache) // they are in the store
-		}
-	}
-	s.cache[sum] = v
-}
-
-func (s *Tokens) forget(sum [sha256.Size]byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.cache, sum)
 }
 
 func fromStore(t *state.Token) (*Token, error) {
@@ -264,14 +225,6 @@ func fromStore(t *state.Token) (*Token, error) {
 	return &Token{
 		Name: t.ID, Permissions: sc.Permissions, Projects: sc.Projects, CreatedBy: sc.CreatedBy, Created: t.Created, Expires: t.Expires,
 	}, nil
-}
-
-func names(ps []Permission) string {
-	s := make([]string, len(ps))
-	for i, p := range ps {
-		s[i] = string(p)
-	}
-	return strings.Join(s, ", ")
 }
 
 // clip keeps what callers sent short in errors.

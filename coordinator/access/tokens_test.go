@@ -194,11 +194,12 @@ func TestStoreThatFailsIsNoRefusal(t *testing.T) {
 }
 
 func TestCacheIsBounded(t *testing.T) {
-	tokens := NewTokens(&fakeTokens{})
+	var c cache
+	now := time.Now()
 	for i := range cacheSize + 10 {
-		tokens.remember(sha256.Sum256(fmt.Append(nil, i)), verified{until: time.Now().Add(time.Hour)}, time.Now())
+		c.put(sha256.Sum256(fmt.Append(nil, i)), verified{until: now.Add(time.Hour)}, now)
 	}
-	if n := len(tokens.cache); n > cacheSize {
+	if n := len(c.good); n > cacheSize {
 		t.Errorf("%d entries", n)
 	}
 }
