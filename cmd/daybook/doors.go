@@ -43,6 +43,7 @@ func (s *system) serve(context.Context) error {
 	if s.journals != nil {
 		protocol.RegisterJournalServer(grpcServer, s.journals)
 		protocol.RegisterPipelineServer(grpcServer, s.journals.Pipeline())
+		protocol.RegisterTrimServer(grpcServer, s.journals.Trimming())
 	}
 	if s.coord != nil {
 		s.coord.Register(grpcServer)

@@ -76,5 +76,9 @@ func (s *system) trim(ctx context.Context, journal protocol.Journal, below proto
 	if s.journals != nil {
 		return s.journals.Trim(ctx, journal, below)
 	}
-	return fault.New(fault.Unimplemented, "trim %s: the brokers are elsewhere", journal)
+	_, err := protocol.NewTrimClient(s.toJournals).Trim(ctx, &protocol.TrimRequest{Journal: string(journal), Below: int64(below)})
+	if fault.Is(err, fault.Unimplemented) {
+		return nil // brokers of others keep what the journal's retention says
+	}
+	return err
 }

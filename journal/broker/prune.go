@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/journal/auth"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
 	"github.com/daybook-dev/daybook/journal/fragment"
 	"github.com/daybook-dev/daybook/journal/protocol"
@@ -39,6 +40,35 @@ func (b *Broker) Trim(ctx context.Context, journal protocol.Journal, below proto
 		return nil
 	}
 	return k.cut(ctx, journal, below)
+}
+
+// Trimming returns the service by which those call Trim who are elsewhere.
+func (b *Broker) Trimming() protocol.TrimServer { return trimming{broker: b} }
+
+type trimming struct {
+	protocol.UnimplementedTrimServer
+	broker *Broker
+}
+
+func (s trimming) Trim(ctx context.Context, req *protocol.TrimRequest) (_ *protocol.TrimResponse, err error) {
+	b := s.broker
+	c, err := b.enter(ctx, "Trim", auth.Apply)
+	if err != nil {
+		return nil, err
+	}
+	defer c.end(&err)
+
+	journal, below := protocol.Journal(req.GetJournal()), protocol.Offset(req.GetBelow())
+	if err := journal.Validate(); err != nil {
+		return nil, fault.Wrap(fault.Invalid, err)
+	}
+	if below < 0 {
+		return nil, fault.New(fault.Invalid, "trim %s: the offset %d is negative", journal, below)
+	}
+	if spec := b.engine.Specs().Get(journal.StripMeta()); spec == nil || !c.allowsSpec(spec) {
+		return nil, fault.New(fault.NotFound, "trim %s: there is no such journal, or it is not yours", journal)
+	}
+	return &protocol.TrimResponse{}, b.Trim(c.ctx, journal, below)
 }
 
 // pruneAll prunes all journals from time to time.
