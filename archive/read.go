@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sort"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"google.golang.org/protobuf/proto"
@@ -46,6 +47,16 @@ func (r *Reader) Open(ctx context.Context, streamURL, indexURL string) (*Stream,
 		r.streams.Add(streamURL, s)
 	}
 	return s, err
+}
+
+// SignedURL returns an address from which anybody can get an archive's object, as named by its Manifest, for a time. The error is of kind
+// Unimplemented if the bucket has no such addresses.
+func (r *Reader) SignedURL(ctx context.Context, url string, ttl time.Duration) (string, error) {
+	key, err := r.bucket.KeyOf(url)
+	if err != nil {
+		return "", fmt.Errorf("archive: sign: %w", err)
+	}
+	return r.bucket.SignedURL(ctx, key, ttl)
 }
 
 // Stream reads an archived stream. It holds nothing that has to be closed.

@@ -2,6 +2,7 @@ package coordinator_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,13 +36,15 @@ func TestGet(t *testing.T) {
 			"from 0":                 {&logdog.GetRequest{}, []int{0, 1, 2}},
 			"from 4":                 {&logdog.GetRequest{Index: 4}, []int{4, 5}},
 			"from 6":                 {&logdog.GetRequest{Index: 6}, nil},
-			"from 8":                 {&logdog.GetRequest{Index: 8}, nil},
 			"from -1":                {&logdog.GetRequest{Index: -1}, nil},
 			"from 6, gaps":           {&logdog.GetRequest{Index: 6, NonContiguous: true}, []int{7}},
 			"from 0, gaps":           {&logdog.GetRequest{NonContiguous: true}, held},
 			"from -1, gaps":          {&logdog.GetRequest{Index: -1, NonContiguous: true}, held},
 			"one, into a gap":        {&logdog.GetRequest{Index: 3, NonContiguous: true, LogCount: 1}, []int{4}},
 			"two":                    {&logdog.GetRequest{LogCount: 2}, []int{0, 1}},
+			"two, over gaps":         {&logdog.GetRequest{Index: 2, NonContiguous: true, LogCount: 2}, []int{2, 4}},
+			"bytes, over gaps":       {&logdog.GetRequest{Index: 2, NonContiguous: true, ByteCount: 2 * second}, []int{2, 4}},
+			"three entries":          {&logdog.GetRequest{ByteCount: size + 2*second}, []int{0, 1, 2}},
 			"none":                   {&logdog.GetRequest{LogCount: -1, State: true}, nil},
 			"a byte":                 {&logdog.GetRequest{ByteCount: 1}, []int{0}},
 			"one entry":              {&logdog.GetRequest{ByteCount: size}, []int{0}},
@@ -105,12 +108,13 @@ func TestReadFailures(t *testing.T) {
 			t.Errorf("%s of an empty stream: %v", what, err)
 		}
 		for path, want := range map[string]fault.Kind{
-			prefix + "/+/unknown": fault.NotFound,
-			"unknown/+/stdout":    fault.NotFound,
-			prefix + "/+/gone":    fault.DataLoss,
-			prefix:                fault.Invalid,
-			prefix + "/+/":        fault.Invalid,
-			"":                    fault.Invalid,
+			prefix + "/+/unknown":   fault.NotFound,
+			"unknown/+/stdout":      fault.Unauthenticated, // as what the caller may not see
+			strings.Repeat("0", 64): fault.Unauthenticated,
+			prefix + "/+/gone":      fault.Internal,
+			prefix:                  fault.Invalid,
+			prefix + "/+/":          fault.Invalid,
+			"":                      fault.Invalid,
 		} {
 			if err := call(path); !fault.Is(err, want) {
 				t.Errorf("%s %q: %v, want kind %v", what, path, err, want)
@@ -238,7 +242,7 @@ func TestQuery(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := logs.Query(t.Context(), &logdog.QueryRequest{Project: project, Path: "unknown"}); !fault.Is(err, fault.NotFound) {
+	if _, err := logs.Query(t.Context(), &logdog.QueryRequest{Project: project, Path: "unknown"}); !fault.Is(err, fault.Unauthenticated) {
 		t.Errorf("unknown prefix: %v", err)
 	}
 }
@@ -274,7 +278,7 @@ func TestDescriptions(t *testing.T) {
 			State: daybookv1.StreamState_INCOMPLETE, TerminalIndex: 5, Size: 18, Lines: 6, NextIndex: 4,
 			Missing: []*daybookv1.IndexRange{{First: 2, Last: 2}, {First: 4, Last: 5}},
 		},
-		"never":  {State: daybookv1.StreamState_INCOMPLETE, TerminalIndex: 0, Size: 6, Lines: 2, NextIndex: 1, EndReason: "the end was never reported"},
+		"never":  {State: daybookv1.StreamState_INCOMPLETE, TerminalIndex: 0, Size: 6, Lines: 2, NextIndex: 1, EndReason: "no end was reported, and nothing came any more"},
 		"killed": {State: daybookv1.StreamState_COMPLETE, TerminalIndex: -1, EndReason: "its worker died"},
 	} {
 		got, err := v1.GetStream(t.Context(), &daybookv1.GetStreamRequest{Project: project, Path: prefix + "/+/" + name})

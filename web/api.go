@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -22,48 +21,6 @@ func (h *handler) getVersion(version string) func(http.ResponseWriter, *http.Req
 	return func(w http.ResponseWriter, _ *http.Request) error {
 		return writeJSON(w, http.StatusOK, map[string]string{"version": version})
 	}
-}
-
-func (h *handler) listProjects(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := context.WithTimeout(r.Context(), rpcTimeout)
-	defer cancel()
-	res, err := h.logs.ListProjects(ctx, &daybookv1.ListProjectsRequest{})
-	if err != nil {
-		return fault.FromGRPC(err)
-	}
-	return writeMessage(w, res)
-}
-
-func (h *handler) listPrefixes(w http.ResponseWriter, r *http.Request) error {
-	p, err := parsePage(r)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), rpcTimeout)
-	defer cancel()
-	res, err := h.logs.ListPrefixes(ctx, &daybookv1.ListPrefixesRequest{
-		Project: p.project, Pattern: p.pattern, PageSize: p.size, PageToken: p.token,
-	})
-	if err != nil {
-		return fault.FromGRPC(err)
-	}
-	return writeMessage(w, res)
-}
-
-func (h *handler) findStreams(w http.ResponseWriter, r *http.Request) error {
-	p, err := parsePage(r)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), rpcTimeout)
-	defer cancel()
-	res, err := h.logs.FindStreams(ctx, &daybookv1.FindStreamsRequest{
-		Project: p.project, Pattern: p.pattern, PageSize: p.size, PageToken: p.token,
-	})
-	if err != nil {
-		return fault.FromGRPC(err)
-	}
-	return writeMessage(w, res)
 }
 
 func (h *handler) getStream(w http.ResponseWriter, r *http.Request) error {
@@ -113,31 +70,6 @@ func validate(project, path string) error {
 		return fault.New(fault.Invalid, "%w; a stream is addressed as <project>/<prefix>/+/<name>", err)
 	}
 	return nil
-}
-
-// pageQuery is what the two lists are asked with.
-type pageQuery struct {
-	project, pattern, token string
-	size                    int32
-}
-
-func parsePage(r *http.Request) (pageQuery, error) {
-	q := r.URL.Query()
-	p := pageQuery{project: q.Get("project"), pattern: q.Get("pattern"), token: q.Get("page_token")}
-	if p.project == "" {
-		return p, fault.New(fault.Invalid, "parameter project is missing; /api/v1/projects lists the projects")
-	}
-	if err := types.Project(p.project).Validate(); err != nil {
-		return p, fault.Wrap(fault.Invalid, err)
-	}
-	if s := q.Get("page_size"); s != "" {
-		n, err := strconv.ParseInt(s, 10, 32)
-		if err != nil || n < 0 {
-			return p, fault.New(fault.Invalid, "parameter page_size is %q; it must be a number, 0 for the default", s)
-		}
-		p.size = int32(n)
-	}
-	return p, nil
 }
 
 func unknownRoute(_ http.ResponseWriter, r *http.Request) error {

@@ -1,5 +1,5 @@
 // Package web is Daybook's door for browsers and for programs that speak plain HTTP: the pages of the viewer, the raw bytes of
-// a stream, and the data API as JSON and server-sent events (docs/api.md).
+// a stream, the data API as JSON, JSON lines and server-sent events (docs/api.md), and a page for calling every service by hand.
 //
 // Handler knows the Coordinator only as a client of its gRPC API, so it serves equally well from the Coordinator's process and from a
 // machine of its own. It keeps no state and buffers at most one message a request: a slow reader slows its own call down
@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -55,19 +57,27 @@ func newHandler(c Config) (*handler, http.Handler) {
 	}
 	mux := http.NewServeMux()
 	handle := func(pattern string, f func(http.ResponseWriter, *http.Request) error, onError errorWriter) {
-		mux.Handle(pattern, h.route(pattern, f, onError))
+		mux.Handle(pattern, h.route(pattern, reading, f, onError))
+	}
+	change := func(pattern string, f func(http.ResponseWriter, *http.Request) error) {
+		mux.Handle(pattern, h.route(pattern, changing, f, h.apiError))
 	}
 	handle("/{$}", h.front, h.pageError)
 	handle("/logs/{path...}", h.page, h.pageError)
 	handle("/v/{$}", h.redirectOldViewer, h.pageError)
 	handle("/static/{file}", h.static, h.pageError)
+	handle("/rpcexplorer/{file...}", h.explorer, h.pageError)
 	handle("/api/v1/version", h.getVersion(c.Version), h.apiError)
 	handle("/api/v1/projects", h.listProjects, h.apiError)
 	handle("/api/v1/prefixes", h.listPrefixes, h.apiError)
+	handle("/api/v1/folders", h.listFolders, h.apiError)
 	handle("/api/v1/streams", h.findStreams, h.apiError)
+	handle("/api/v1/usage", h.getUsage, h.apiError)
 	handle("/api/v1/stream/{project}/{path...}", h.getStream, h.apiError)
 	handle("/api/v1/entries/{project}/{path...}", h.entries, h.apiError)
 	handle("/api/v1/follow/{project}/{path...}", h.follow, h.apiError)
+	change("/api/v1/purge", h.purge)
+	change("/api/v1/undelete", h.undelete)
 	handle("/api/", unknownRoute, h.apiError)
 	handle("/", unknownPage, h.pageError)
 	return h, mux
@@ -85,18 +95,26 @@ type handler struct {
 // errorWriter answers a request that failed before anything was written.
 type errorWriter func(w http.ResponseWriter, r *http.Request, err error)
 
+// methods are those that a route takes.
+type methods []string
+
+var (
+	reading  = methods{http.MethodGet, http.MethodHead}
+	changing = methods{http.MethodPost}
+)
+
 // errGone is in the chain of the error of a failed write: nobody is left to be told.
 var errGone = errors.New("the client went away")
 
 // route is what all routes have in common: allowed methods, security headers, metrics, and what becomes of errors.
-func (h *handler) route(name string, f func(http.ResponseWriter, *http.Request) error, onError errorWriter) http.Handler {
+func (h *handler) route(name string, takes methods, f func(http.ResponseWriter, *http.Request) error, onError errorWriter) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w := &responseWriter{ResponseWriter: rw}
 		defer func() { h.metrics.observe(name, w) }()
 		secure(w.Header())
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "Everything here is read with GET.", http.StatusMethodNotAllowed)
+		if !slices.Contains(takes, r.Method) {
+			w.Header().Set("Allow", strings.Join(takes, ", "))
+			http.Error(w, "This is asked for with "+takes[0]+".", http.StatusMethodNotAllowed)
 			return
 		}
 		err := f(w, r)

@@ -56,7 +56,8 @@ func (c *cat) read(t *testing.T) (bool, error) {
 func TestCat(t *testing.T) {
 	c, entries := newCoordinator(t)
 	h := listen(t, c.Register)
-	conn := prpc.NewClient(prpc.ClientConfig{Host: strings.TrimPrefix(h.URL, "http://"), Insecure: true, HTTP: h.Client(), UserAgent: "logdog CLI"})
+	// The tool itself would be held longer when there is nothing.
+	conn := prpc.NewClient(prpc.ClientConfig{Host: strings.TrimPrefix(h.URL, "http://"), Insecure: true, HTTP: h.Client(), UserAgent: "like logdog"})
 	ctx, services := t.Context(), logdog.NewServicesClient(conn)
 	reading := &cat{logs: logdog.NewLogsClient(conn), path: "a/b/+/stdout", end: -1}
 	latest := func() []*logpb.LogEntry {

@@ -2,6 +2,7 @@ package reader
 
 import (
 	"context"
+	"time"
 
 	"github.com/daybook-dev/daybook/archive"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -19,6 +20,10 @@ func (a archives) Open(ctx context.Context, streamURL, indexURL string) (Archive
 		return nil, err
 	}
 	return archived{s}, nil
+}
+
+func (a archives) SignedURL(ctx context.Context, url string, ttl time.Duration) (string, error) {
+	return a.reader.SignedURL(ctx, url, ttl)
 }
 
 // archived gives the entries of an archive as those of storage.

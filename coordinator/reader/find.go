@@ -1,7 +1,6 @@
 package reader
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -10,9 +9,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
+	"github.com/daybook-dev/daybook/coordinator/access"
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/internal/fault"
-	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
@@ -36,15 +35,15 @@ type daybookLogs struct {
 // GetStream returns a stream.
 func (l *daybookLogs) GetStream(ctx context.Context, r *daybookv1.GetStreamRequest) (*daybookv1.Stream, error) {
 	v, err := l.getStream(ctx, r)
-	return v, fault.GRPC(err)
+	return v, l.reader.tell(ctx, r.GetProject(), access.Get, err)
 }
 
 func (l *daybookLogs) getStream(ctx context.Context, r *daybookv1.GetStreamRequest) (*daybookv1.Stream, error) {
-	project, id, err := name(r.GetProject(), r.GetPath())
+	a, err := parseAddress(r.GetProject(), r.GetPath())
 	if err != nil {
 		return nil, err
 	}
-	s, err := l.reader.load(ctx, project, id)
+	s, err := l.reader.load(ctx, a)
 	if err != nil {
 		return nil, err
 	}
@@ -62,41 +61,65 @@ func (l *daybookLogs) findStreams(ctx context.Context, r *daybookv1.FindStreamsR
 	if err != nil {
 		return nil, err
 	}
-	start := time.Now()
-	found, next, err := l.reader.store.FindStreams(ctx, q)
-	for err == nil && len(found) == 0 && !next.IsZero() && time.Since(start) < searchTime {
-		q.After = next
-		found, next, err = l.reader.store.FindStreams(ctx, q)
+	permission := access.List
+	if r.GetPurged() {
+		permission = access.DeletePrefix
 	}
+	sight, err := l.reader.sight(ctx, q.Project, permission)
 	if err != nil {
 		return nil, err
 	}
-	resp := &daybookv1.FindStreamsResponse{NextPageToken: positionToken(next)}
-	size := 0
-	for i, s := range found {
-		v, err := l.reader.describe(ctx, s)
+	resp := new(daybookv1.FindStreamsResponse)
+	start, size := time.Now(), 0
+	for {
+		found, next, err := l.reader.store.FindStreams(ctx, q)
 		if err != nil {
 			return nil, err
 		}
-		// The store knows phases; states depend on what has arrived, too.
-		if len(r.GetStates()) > 0 && !slices.Contains(r.GetStates(), v.GetState()) {
-			continue
+		resp.NextPageToken = positionToken(next)
+		for i, s := range found {
+			v, err := l.shown(ctx, s, r, sight)
+			if err != nil {
+				return nil, err
+			}
+			if v == nil {
+				continue
+			}
+			resp.Streams = append(resp.Streams, v)
+			size += proto.Size(v)
+			if size > maxPageBytes && i+1 < len(found) {
+				resp.NextPageToken = positionToken(s.Position())
+				break
+			}
 		}
-		resp.Streams = append(resp.Streams, v)
-		size += proto.Size(v)
-		if size > maxPageBytes && i+1 < len(found) {
-			resp.NextPageToken = positionToken(s.Position())
-			break
+		if len(resp.Streams) > 0 || next.IsZero() || time.Since(start) >= searchTime {
+			return resp, nil
 		}
+		q.After = next
 	}
-	return resp, nil
+}
+
+// shown returns what is told of a stream that the store found, or nil if the request or the caller does not get it.
+func (l *daybookLogs) shown(ctx context.Context, s *state.Stream, r *daybookv1.FindStreamsRequest, sight *sight) (*daybookv1.Stream, error) {
+	if r.GetPurged() && (s.Purged.IsZero() || !s.Prefix.Deleted.IsZero()) {
+		return nil, nil
+	}
+	if ok, err := sight.allows(ctx, s.Prefix.Realm); !ok || err != nil {
+		return nil, err
+	}
+	v, err := l.reader.describe(ctx, s)
+	// The store knows phases; states depend on what has arrived, too.
+	if err != nil || len(r.GetStates()) > 0 && !slices.Contains(r.GetStates(), v.GetState()) {
+		return nil, err
+	}
+	return v, nil
 }
 
 // streamQuery checks a request.
 func streamQuery(r *daybookv1.FindStreamsRequest) (q state.StreamQuery, err error) {
 	q = state.StreamQuery{
 		Project: types.Project(r.GetProject()), Tags: r.GetTags(), Type: r.StreamType, ContentType: r.GetContentType(),
-		Limit: pageSize(r.GetPageSize()),
+		Purged: r.GetPurged(), Limit: pageSize(r.GetPageSize()),
 	}
 	if err := q.Project.Validate(); err != nil {
 		return q, fault.Wrap(fault.Invalid, err)
@@ -152,183 +175,9 @@ func instant(name string, t *timestamppb.Timestamp) (time.Time, error) {
 	return t.AsTime().Add(time.Microsecond - time.Nanosecond).Truncate(time.Microsecond), nil
 }
 
-// ListProjects returns the projects that have a prefix.
-func (l *daybookLogs) ListProjects(ctx context.Context, _ *daybookv1.ListProjectsRequest) (*daybookv1.ListProjectsResponse, error) {
-	projects, err := l.reader.store.Projects(ctx)
-	if err != nil {
-		return nil, fault.GRPC(err)
-	}
-	resp := new(daybookv1.ListProjectsResponse)
-	for _, p := range projects {
-		resp.Projects = append(resp.Projects, string(p))
-	}
-	return resp, nil
-}
-
-// ListPrefixes returns the prefixes that match a pattern, newest first, with their streams.
-func (l *daybookLogs) ListPrefixes(ctx context.Context, r *daybookv1.ListPrefixesRequest) (*daybookv1.ListPrefixesResponse, error) {
-	resp, err := l.listPrefixes(ctx, r)
-	return resp, fault.GRPC(err)
-}
-
-func (l *daybookLogs) listPrefixes(ctx context.Context, r *daybookv1.ListPrefixesRequest) (*daybookv1.ListPrefixesResponse, error) {
-	project := types.Project(r.GetProject())
-	if err := project.Validate(); err != nil {
-		return nil, fault.Wrap(fault.Invalid, err)
-	}
-	q := state.PrefixQuery{Project: project, Limit: pageSize(r.GetPageSize())}
-	var err error
-	if q.Prefix, err = state.ParsePattern(r.GetPattern()); err != nil {
-		return nil, err
-	}
-	if q.After, err = parsePositionToken(r.GetPageToken()); err != nil {
-		return nil, err
-	}
-	found, err := l.reader.store.FindPrefixes(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	resp := new(daybookv1.ListPrefixesResponse)
-	size := 0
-	for i, p := range found {
-		v, err := l.prefix(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		resp.Prefixes = append(resp.Prefixes, v)
-		size += proto.Size(v)
-		if i+1 == q.Limit || size > maxPageBytes {
-			resp.NextPageToken = positionToken(p.Position())
-			break
-		}
-	}
-	return resp, nil
-}
-
-func (l *daybookLogs) prefix(ctx context.Context, p *state.Prefix) (*daybookv1.Prefix, error) {
-	only, err := state.ParsePattern(string(p.Prefix))
-	if err != nil {
-		return nil, err
-	}
-	streams, _, err := l.reader.store.FindStreams(ctx, state.StreamQuery{Project: p.Project, Prefix: only, Limit: maxPrefixStreams})
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(streams, func(a, b *state.Stream) int { return cmp.Compare(a.Name, b.Name) })
-	v := &daybookv1.Prefix{Project: string(p.Project), Prefix: string(p.Prefix), Created: timestamppb.New(p.Created)}
-	for _, s := range streams {
-		d, err := l.reader.describe(ctx, s)
-		if err != nil {
-			return nil, err
-		}
-		v.Streams = append(v.Streams, d)
-	}
-	return v, nil
-}
-
 func pageSize(n int32) int {
 	if n <= 0 {
 		return defaultPageSize
 	}
 	return int(min(n, maxPageSize))
-}
-
-// describe returns what readers are told of a stream. What it holds is asked of its last entry until it is archived.
-func (r *Reader) describe(ctx context.Context, s *state.Stream) (*daybookv1.Stream, error) {
-	var last *logpb.LogEntry
-	if !s.Archived() {
-		var err error
-		s, err = r.look(ctx, s, func(s *state.Stream, entries Archive) (err error) {
-			if !s.Archived() {
-				last, err = tail(ctx, s, entries)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	d, err := descriptor(s)
-	if err != nil {
-		return nil, err
-	}
-	v := &daybookv1.Stream{
-		Project:       string(s.Prefix.Project),
-		Path:          string(s.Path()),
-		Created:       timestamppb.New(s.Created),
-		TerminalIndex: int64(s.LastIndex()),
-		Desc:          d,
-		Missing:       indexRanges(s.Missing),
-		EndReason:     endReason(s),
-	}
-	if !s.Ended.IsZero() {
-		v.Ended = timestamppb.New(s.Ended)
-	}
-	if s.Archived() {
-		v.Size, v.Lines, v.NextIndex = s.Archive.ContentSize, s.Archive.Lines, int64(s.Archive.LastIndex)+1
-	} else if last != nil {
-		v.Size, v.Lines = extent(last)
-		v.NextIndex = int64(last.GetStreamIndex()) + 1
-	}
-	v.State = streamState(s, types.MessageIndex(v.NextIndex))
-	return v, nil
-}
-
-// streamState is the state of a stream whose entries are there up to next, without a gap unless it is archived.
-func streamState(s *state.Stream, next types.MessageIndex) daybookv1.StreamState {
-	switch {
-	case s.Phase == state.Open:
-		return daybookv1.StreamState_OPEN
-	case s.Phase == state.Incomplete:
-		return daybookv1.StreamState_INCOMPLETE
-	case s.Phase == state.Complete || next > s.End.Index:
-		return daybookv1.StreamState_COMPLETE
-	}
-	return daybookv1.StreamState_TERMINATED
-}
-
-// endReason says why a stream ended that did not end by itself.
-func endReason(s *state.Stream) string {
-	if s.EndReason != "" {
-		return s.EndReason
-	}
-	if s.Archived() && !s.End.Known {
-		return "the end was never reported"
-	}
-	return ""
-}
-
-// extent returns how many bytes of content and how many lines or datagrams a stream has up to and with the given entry.
-func extent(e *logpb.LogEntry) (size, lines int64) {
-	size = int64(e.GetContentOffset())
-	switch c := e.GetContent().(type) {
-	case *logpb.LogEntry_Text:
-		lines = int64(e.GetSequence())
-		text := c.Text.GetLines()
-		for i, l := range text {
-			size += int64(len(l.GetValue()) + len(l.GetDelimiter()))
-			// A last line that is not finished counts, too.
-			if l.GetDelimiter() != "" || i == len(text)-1 && len(l.GetValue()) > 0 {
-				lines++
-			}
-		}
-	case *logpb.LogEntry_Binary:
-		// The sequence of a binary stream is the offset, whoever produced it.
-		size = int64(e.GetSequence()) + int64(len(c.Binary.GetData()))
-	case *logpb.LogEntry_Datagram:
-		size += int64(len(c.Datagram.GetData()))
-		lines = int64(e.GetSequence())
-		if p := c.Datagram.GetPartial(); p == nil || p.GetLast() {
-			lines++
-		}
-	}
-	return size, lines
-}
-
-func indexRanges(ranges []state.Range) []*daybookv1.IndexRange {
-	var out []*daybookv1.IndexRange
-	for _, r := range ranges {
-		out = append(out, &daybookv1.IndexRange{First: int64(r.First), Last: int64(r.Last), Reason: r.Reason})
-	}
-	return out
 }

@@ -2,10 +2,12 @@ package reader
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/grpc"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
+	"github.com/daybook-dev/daybook/coordinator/access"
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/logpb"
@@ -27,27 +29,27 @@ func (l *daybookLogs) Follow(r *daybookv1.FollowRequest, out grpc.ServerStreamin
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return fault.GRPC(err)
+	return l.reader.tell(ctx, r.GetProject(), access.Get, err)
 }
 
 func (l *daybookLogs) follow(ctx context.Context, r *daybookv1.FollowRequest, send func(*daybookv1.FollowResponse) error) error {
-	project, id, err := name(r.GetProject(), r.GetPath())
+	a, err := parseAddress(r.GetProject(), r.GetPath())
 	if err != nil {
 		return err
 	}
 	if r.GetIndex() < 0 {
 		return fault.New(fault.Invalid, "index is negative")
 	}
-	stateChanged, stop := l.reader.store.WatchStream(project, id)
+	stateChanged, stop := l.reader.store.WatchStream(a.project, a.id)
 	defer stop()
-	s, err := l.reader.load(ctx, project, id)
-	for r.GetWait() && fault.Is(err, fault.NotFound) {
+	s, err := l.reader.load(ctx, a)
+	for r.GetWait() && l.mayWait(ctx, a, err) {
 		select {
 		case <-stateChanged:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		s, err = l.reader.load(ctx, project, id)
+		s, err = l.reader.load(ctx, a)
 	}
 	if err != nil {
 		return err
@@ -82,6 +84,11 @@ func (l *daybookLogs) follow(ctx context.Context, r *daybookv1.FollowRequest, se
 	}
 }
 
+// mayWait reports whether err is a stream that is not there and that the caller may wait for.
+func (l *daybookLogs) mayWait(ctx context.Context, a address, err error) bool {
+	return fault.Is(err, fault.NotFound) && (!errors.Is(err, errNoPrefix) || l.reader.everywhere(ctx, a.project, access.Get))
+}
+
 // follower is a call of Follow on its way through a stream.
 type follower struct {
 	reader *Reader
@@ -97,7 +104,7 @@ type follower struct {
 
 // reload loads the state again.
 func (f *follower) reload(ctx context.Context) error {
-	s, err := f.reader.load(ctx, f.stream.Prefix.Project, f.stream.ID)
+	s, err := f.reader.load(ctx, addressOf(f.stream))
 	if err != nil {
 		return err
 	}
@@ -118,7 +125,7 @@ func (f *follower) drain(ctx context.Context) error {
 				}
 				w.count = int(s.End.Index - w.index + 1)
 			}
-			logs, full, err := read(ctx, s, entries, w)
+			logs, why, err := read(ctx, s, entries, w)
 			if err != nil {
 				return err
 			}
@@ -126,7 +133,7 @@ func (f *follower) drain(ctx context.Context) error {
 			if err := f.sendRuns(ctx, logs); err != nil {
 				return err
 			}
-			more = full
+			more = why == atLimit
 		}
 		return nil
 	})

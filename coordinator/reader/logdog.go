@@ -2,6 +2,7 @@ package reader
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -15,8 +16,8 @@ import (
 const (
 	// maxGetBytes bounds the entries of a Get, and is the default.
 	maxGetBytes = 16 << 20
-	// maxQueryResults bounds a page of Query, and is the default.
-	maxQueryResults = 500
+	// maxSigned is the longest life of a signed URL.
+	maxSigned = time.Hour
 )
 
 // logdogLogs implements logdog.Logs.
@@ -27,6 +28,11 @@ type logdogLogs struct {
 
 // Get returns entries from an index on.
 func (l *logdogLogs) Get(ctx context.Context, r *logdog.GetRequest) (*logdog.GetResponse, error) {
+	resp, err := l.get(ctx, r)
+	return resp, l.reader.hide(ctx, err)
+}
+
+func (l *logdogLogs) get(ctx context.Context, r *logdog.GetRequest) (*logdog.GetResponse, error) {
 	w := wanted{
 		index: types.MessageIndex(r.GetIndex()),
 		bytes: int(r.GetByteCount()),
@@ -39,130 +45,98 @@ func (l *logdogLogs) Get(ctx context.Context, r *logdog.GetRequest) (*logdog.Get
 	if w.index < 0 && w.gaps {
 		w.index = 0
 	}
-	get := func(s *state.Stream, entries Archive) ([]*logpb.LogEntry, error) {
-		logs, _, err := read(ctx, s, entries, w)
-		return logs, err
+	s, err := l.load(ctx, r.GetProject(), r.GetPath())
+	if err != nil {
+		return nil, err
 	}
-	if w.count < 0 || w.index < 0 {
-		get = nil
+	var logs []*logpb.LogEntry
+	if w.count >= 0 && w.index >= 0 {
+		if s, logs, err = l.reader.readOrHold(ctx, s, w); err != nil {
+			return nil, err
+		}
 	}
-	resp, err := l.entries(ctx, r.GetProject(), r.GetPath(), r.GetState(), get)
-	return resp, fault.GRPC(err)
+	resp, err := answer(s, r.GetState(), logs)
+	if err != nil {
+		return nil, err
+	}
+	resp.SignedUrls, err = l.sign(ctx, s, r.GetGetSignedUrls())
+	return resp, err
 }
 
 // Tail returns the last entry.
 func (l *logdogLogs) Tail(ctx context.Context, r *logdog.TailRequest) (*logdog.GetResponse, error) {
-	resp, err := l.entries(ctx, r.GetProject(), r.GetPath(), r.GetState(), func(s *state.Stream, entries Archive) ([]*logpb.LogEntry, error) {
+	resp, err := l.tail(ctx, r)
+	return resp, l.reader.hide(ctx, err)
+}
+
+func (l *logdogLogs) tail(ctx context.Context, r *logdog.TailRequest) (*logdog.GetResponse, error) {
+	s, err := l.load(ctx, r.GetProject(), r.GetPath())
+	if err != nil {
+		return nil, err
+	}
+	var logs []*logpb.LogEntry
+	s, err = l.reader.look(ctx, s, func(s *state.Stream, entries Archive) error {
+		logs = nil
 		last, err := tail(ctx, s, entries)
-		if last == nil {
-			return nil, err
+		if last != nil {
+			logs = []*logpb.LogEntry{last}
 		}
-		return []*logpb.LogEntry{last}, nil
+		return err
 	})
-	return resp, fault.GRPC(err)
-}
-
-// entries answers a request with what get finds; nil is a request for none.
-func (l *logdogLogs) entries(
-	ctx context.Context, projectName, path string, withState bool, get func(*state.Stream, Archive) ([]*logpb.LogEntry, error),
-) (*logdog.GetResponse, error) {
-	project, id, err := name(projectName, path)
 	if err != nil {
 		return nil, err
 	}
-	s, err := l.reader.load(ctx, project, id)
+	return answer(s, r.GetState(), logs)
+}
+
+func (l *logdogLogs) load(ctx context.Context, project, path string) (*state.Stream, error) {
+	a, err := parseAddress(project, path)
 	if err != nil {
 		return nil, err
 	}
-	resp := &logdog.GetResponse{Project: string(project), Realm: s.Prefix.Realm}
-	if get != nil {
-		s, err = l.reader.look(ctx, s, func(s *state.Stream, entries Archive) (err error) {
-			resp.Logs, err = get(s, entries)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	if withState {
-		resp.State = logStreamState(s)
-		if resp.Desc, err = descriptor(s); err != nil {
-			return nil, err
-		}
-	}
-	return resp, nil
+	return l.reader.load(ctx, a)
 }
 
-// Query finds streams of one prefix.
-func (l *logdogLogs) Query(ctx context.Context, r *logdog.QueryRequest) (*logdog.QueryResponse, error) {
-	resp, err := l.query(ctx, r)
-	return resp, fault.GRPC(err)
-}
-
-func (l *logdogLogs) query(ctx context.Context, r *logdog.QueryRequest) (*logdog.QueryResponse, error) {
-	project := types.Project(r.GetProject())
-	if err := project.Validate(); err != nil {
-		return nil, fault.Wrap(fault.Invalid, err)
+// answer returns the response with what was read, and the state it was read in if that is wanted.
+func answer(s *state.Stream, withState bool, logs []*logpb.LogEntry) (*logdog.GetResponse, error) {
+	resp := &logdog.GetResponse{Project: string(s.Prefix.Project), Realm: s.Prefix.Realm, Logs: logs}
+	if !withState {
+		return resp, nil
 	}
-	if r.GetPurged() == logdog.QueryRequest_YES {
-		return nil, fault.New(fault.Invalid, "purged streams are shown to administrators only")
-	}
-	prefixName, nameText := types.StreamPath(r.GetPath()).Split()
-	if err := prefixName.Validate(); err != nil {
-		return nil, fault.New(fault.Invalid, "prefix: %w", err)
-	}
-	q := state.StreamQuery{Project: project, Limit: maxQueryResults, ContentType: r.GetContentType(), Tags: r.GetTags()}
+	resp.State = logStreamState(s)
 	var err error
-	if q.Prefix, err = state.ParsePattern(string(prefixName)); err != nil {
-		return nil, err
-	}
-	if q.Name, err = state.ParsePattern(string(nameText)); err != nil {
-		return nil, err
-	}
-	if n := int(r.GetMaxResults()); n > 0 {
-		q.Limit = min(n, maxQueryResults)
-	}
-	prefix, err := l.reader.store.Prefix(ctx, project, prefixName)
-	if err != nil {
-		return nil, err
-	}
-	if q.After, err = parsePositionToken(r.GetNext()); err != nil {
-		return nil, err
-	}
-	if t := r.GetStreamType(); t != nil {
-		q.Type = t.GetValue().Enum()
-	}
-	if err := checkFilter(q); err != nil {
-		return nil, err
-	}
-	found, next, err := l.reader.store.FindStreams(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	resp := &logdog.QueryResponse{Project: string(project), Realm: prefix.Realm, Next: positionToken(next)}
-	for _, s := range found {
-		v := &logdog.QueryResponse_Stream{Path: string(s.Path())}
-		if r.GetState() {
-			v.State = logStreamState(s)
-			// A descriptor that cannot be parsed is left out.
-			v.Desc, _ = descriptor(s)
-		}
-		resp.Streams = append(resp.Streams, v)
-	}
-	return resp, nil
+	resp.Desc, err = descriptor(s)
+	return resp, err
 }
 
-// checkFilter refuses what no stream can be.
-func checkFilter(q state.StreamQuery) error {
-	if q.Type != nil && logpb.StreamType_name[int32(*q.Type)] == "" {
-		return fault.New(fault.Invalid, "unknown stream type %d", *q.Type)
+// sign returns URLs of the archive's objects, or nil if none are wanted or the place of the archive has none.
+func (l *logdogLogs) sign(ctx context.Context, s *state.Stream, r *logdog.GetRequest_SignURLRequest) (*logdog.GetResponse_SignedUrls, error) {
+	lifetime := min(r.GetLifetime().AsDuration(), maxSigned)
+	if lifetime <= 0 || !r.GetStream() && !r.GetIndex() || !s.Archived() {
+		return nil, nil
 	}
-	for key, value := range q.Tags {
-		if err := types.ValidateTag(key, value); err != nil {
-			return fault.Wrap(fault.Invalid, err)
+	signed := &logdog.GetResponse_SignedUrls{Expiration: timestamppb.New(time.Now().Add(lifetime))}
+	for _, object := range []struct {
+		wanted bool
+		url    string
+		signed *string
+	}{
+		{r.GetStream(), s.Archive.StreamURL, &signed.Stream},
+		{r.GetIndex(), s.Archive.IndexURL, &signed.Index},
+	} {
+		if !object.wanted {
+			continue
+		}
+		var err error
+		*object.signed, err = l.reader.archives.SignedURL(ctx, object.url, lifetime)
+		if fault.Is(err, fault.Unimplemented) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, readError(s, err)
 		}
 	}
-	return nil
+	return signed, nil
 }
 
 func logStreamState(s *state.Stream) *logdog.LogStreamState {

@@ -8,36 +8,92 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/daybook-dev/daybook/coordinator/access"
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
-// name checks the names of a stream in a request. In place of the path the stream's id may be given.
-func name(project, path string) (types.Project, types.StreamID, error) {
-	p := types.Project(project)
-	if err := p.Validate(); err != nil {
-		return "", "", fault.Wrap(fault.Invalid, err)
+// address names a stream.
+type address struct {
+	project types.Project
+	// prefix is empty if the stream was named by its id.
+	prefix types.StreamName
+	id     types.StreamID
+}
+
+// parseAddress checks the names of a stream in a request. In place of the path the stream's id may be given.
+func parseAddress(project, path string) (address, error) {
+	a := address{project: types.Project(project)}
+	if err := a.project.Validate(); err != nil {
+		return address{}, fault.Wrap(fault.Invalid, err)
 	}
 	full := types.StreamPath(path)
 	err := full.Validate()
 	if err == nil {
-		return p, full.ID(), nil
+		a.prefix, _ = full.Split()
+		a.id = full.ID()
+		return a, nil
 	}
 	if id, iderr := types.ParseStreamID(path); iderr == nil {
-		return p, id, nil
+		a.id = id
+		return a, nil
 	}
-	return "", "", fault.New(fault.Invalid, "path: %w", err)
+	return address{}, fault.New(fault.Invalid, "path: %w", err)
 }
 
-// load returns a stream that may be shown.
-func (r *Reader) load(ctx context.Context, project types.Project, id types.StreamID) (*state.Stream, error) {
-	s, err := r.store.Stream(ctx, project, id)
-	if err == nil && !s.Purged.IsZero() {
-		return nil, fault.New(fault.NotFound, "no such stream in project %s", project)
+// load returns a stream that the caller may read. What is not there is told only to who may know it; see errNoPrefix.
+func (r *Reader) load(ctx context.Context, a address) (*state.Stream, error) {
+	s, err := r.store.Stream(ctx, a.project, a.id)
+	if fault.Is(err, fault.NotFound) {
+		return nil, r.noStream(ctx, a)
 	}
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	if err := r.mayRead(ctx, s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// mayRead returns why the caller may not read the stream.
+func (r *Reader) mayRead(ctx context.Context, s *state.Stream) error {
+	if err := r.access.Check(ctx, s.Prefix.Project, s.Prefix.Realm, access.Get); err != nil {
+		return err
+	}
+	if !s.Hidden() || r.administrator(ctx) {
+		return nil
+	}
+	if !s.Prefix.Deleted.IsZero() {
+		return errNoPrefix
+	}
+	return fault.New(fault.NotFound, "no such stream in project %s", s.Prefix.Project)
+}
+
+// noStream returns the error for a stream that is not there.
+func (r *Reader) noStream(ctx context.Context, a address) error {
+	if a.prefix == "" {
+		return errNoPrefix
+	}
+	p, err := r.prefix(ctx, a.project, a.prefix)
+	if err != nil {
+		return err
+	}
+	if err := r.access.Check(ctx, p.Project, p.Realm, access.Get); err != nil {
+		return err
+	}
+	return fault.New(fault.NotFound, "no such stream in project %s", p.Project)
+}
+
+// prefix returns a prefix, or errNoPrefix.
+func (r *Reader) prefix(ctx context.Context, project types.Project, name types.StreamName) (*state.Prefix, error) {
+	p, err := r.store.Prefix(ctx, project, name)
+	if fault.Is(err, fault.NotFound) || err == nil && !p.Deleted.IsZero() {
+		return nil, errNoPrefix
+	}
+	return p, err
 }
 
 // descriptor parses the stored descriptor.
@@ -49,7 +105,7 @@ func descriptor(s *state.Stream) (*logpb.LogStreamDescriptor, error) {
 	return d, nil
 }
 
-// positionToken is the page token of a listing of streams or prefixes: where the page ended, so that pages stay the same while streams are added.
+// positionToken is the page token of a listing, newest first: where the page ended, so that pages stay the same while more is added.
 func positionToken(p state.Position) string {
 	if p.IsZero() {
 		return ""

@@ -11,10 +11,12 @@ package reader
 
 import (
 	"context"
+	"time"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/logdog"
 	"github.com/daybook-dev/daybook/coordinator/access"
+	"github.com/daybook-dev/daybook/coordinator/backend"
 	"github.com/daybook-dev/daybook/coordinator/config"
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -25,6 +27,9 @@ import (
 type Archives interface {
 	// Open returns the archive at these addresses, as ArchiveStream recorded them.
 	Open(ctx context.Context, streamURL, indexURL string) (Archive, error)
+	// SignedURL returns an address from which anybody can get an archive's object for a time. The error is of kind Unimplemented
+	// where that is not possible.
+	SignedURL(ctx context.Context, url string, ttl time.Duration) (string, error)
 }
 
 // Archive is an archived stream, open for reading. It is safe for concurrent use.
@@ -42,8 +47,10 @@ type Config struct {
 	Archives Archives
 	// Access decides what callers may see.
 	Access access.Checker
-	// Settings say how long what was purged can be taken back.
+	// Settings name the realms that have rules of their own.
 	Settings *config.Authority
+	// Backend takes away what callers want to be rid of.
+	Backend *backend.Backend
 }
 
 // Reader reads streams wherever they are.
@@ -53,6 +60,9 @@ type Reader struct {
 	archives Archives
 	access   access.Checker
 	settings *config.Authority
+	backend  *backend.Backend
+	// held has an element for each call that is held.
+	held chan struct{}
 	// closing ends when Close is called.
 	closing context.Context
 	close   context.CancelFunc
@@ -60,12 +70,15 @@ type Reader struct {
 
 // New returns a Reader.
 func New(c Config) *Reader {
-	r := &Reader{store: c.Store, storage: c.Storage, archives: c.Archives, access: c.Access, settings: c.Settings}
+	r := &Reader{
+		store: c.Store, storage: c.Storage, archives: c.Archives, access: c.Access, settings: c.Settings, backend: c.Backend,
+		held: make(chan struct{}, maxHeld),
+	}
 	r.closing, r.close = context.WithCancel(context.Background())
 	return r
 }
 
-// Close ends the calls that follow a stream.
+// Close ends the calls that wait.
 func (r *Reader) Close() { r.close() }
 
 // LogDog returns the service that existing tools use.

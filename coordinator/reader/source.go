@@ -87,21 +87,34 @@ type wanted struct {
 	gaps bool
 }
 
-// read returns entries in order. full says that it stopped because of the bounds, and that there may be more.
-func read(ctx context.Context, s *state.Stream, entries Archive, w wanted) (logs []*logpb.LogEntry, full bool, err error) {
+// stop is why a read stopped.
+type stop int
+
+const (
+	// atEnd: there is nothing more.
+	atEnd stop = iota
+	// atLimit: what was found fills the bounds, and there may be more.
+	atLimit
+	// atGap: the next entry is missing, and there is one behind it.
+	atGap
+)
+
+// read returns entries in order.
+func read(ctx context.Context, s *state.Stream, entries Archive, w wanted) (logs []*logpb.LogEntry, why stop, err error) {
 	next, size, failures := w.index, 0, 0
 	for {
-		begin, gap := len(logs), false
+		begin := len(logs)
 		var bad error
+		why = atEnd
 		err := entries.Get(ctx, next, max(w.count-len(logs), 0), func(e storage.Entry) bool {
 			switch {
 			case e.Index < next:
 				return true
 			case e.Index > next && !w.gaps:
-				gap = true
+				why = atGap
 				return false
 			case len(logs) > 0 && size+len(e.Data) > w.bytes:
-				full = true
+				why = atLimit
 				return false
 			}
 			entry := new(logpb.LogEntry)
@@ -111,25 +124,27 @@ func read(ctx context.Context, s *state.Stream, entries Archive, w wanted) (logs
 			logs = append(logs, entry)
 			size += len(e.Data)
 			next = e.Index + 1
-			full = len(logs) == w.count
-			return !full
+			if len(logs) == w.count {
+				why = atLimit
+			}
+			return why == atEnd
 		})
 		if bad != nil {
-			return nil, false, fault.New(fault.DataLoss, "entry %d of %s is damaged: %w", next, s.Path(), bad)
+			return nil, atEnd, fault.New(fault.DataLoss, "entry %d of %s is damaged: %w", next, s.Path(), bad)
 		}
 		progress := len(logs) > begin
-		if err != nil {
+		if err != nil && why != atLimit {
 			if progress {
 				failures = 0
 			}
 			if failures++; !fault.Is(err, fault.Transient) || failures > maxRetries || pause(ctx, failures) != nil {
-				return nil, false, readError(s, err)
+				return nil, atEnd, readError(s, err)
 			}
 			continue
 		}
 		// Storage may stop early for its own reasons, so only a read that gives nothing tells the end.
-		if full || gap || !progress {
-			return logs, full, nil
+		if why != atEnd || !progress {
+			return logs, why, nil
 		}
 	}
 }
@@ -165,9 +180,10 @@ func tail(ctx context.Context, s *state.Stream, entries Archive) (*logpb.LogEntr
 	}
 }
 
-// readError says which stream could not be read. An archive that is gone is no stream that does not exist.
+// readError says which stream could not be read. An archive that is gone is no stream that does not exist, and an address that is none
+// is not the caller's mistake.
 func readError(s *state.Stream, err error) error {
-	if fault.Is(err, fault.NotFound) {
+	if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Invalid) {
 		return fault.New(fault.DataLoss, "read %s: %w", s.Path(), err)
 	}
 	return fmt.Errorf("read %s: %w", s.Path(), err)
