@@ -45,9 +45,11 @@ func (s *system) serve(context.Context) error {
 		protocol.RegisterPipelineServer(grpcServer, s.journals.Pipeline())
 		protocol.RegisterTrimServer(grpcServer, s.journals.Trimming())
 	}
+	stopPublishing := func() {}
 	if s.coord != nil {
 		s.coord.Register(grpcServer)
 		s.coord.Register(prpcServer)
+		stopPublishing = s.servePubSub(grpcServer)
 	}
 
 	requests, endRequests := context.WithCancel(context.Background())
@@ -80,6 +82,7 @@ func (s *system) serve(context.Context) error {
 		if s.journals != nil {
 			_ = s.journals.Close(finish) // who takes too long is cut off below
 		}
+		stopPublishing()
 		endRequests()
 		answered, cancel := context.WithTimeout(ctx, answerLimit)
 		defer cancel()

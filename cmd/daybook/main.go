@@ -31,19 +31,20 @@ const (
 
 // cli is the command line.
 type cli struct {
-	Run        runCmd        `cmd:"" help:"Run a command, with its output on the terminal and captured."`
-	Serve      serveCmd      `cmd:"" help:"Serve everything on one port."`
-	Cat        catCmd        `cmd:"" help:"Print the exact bytes of a stream."`
-	Tail       tailCmd       `cmd:"" help:"Print the end of a stream, and follow it."`
-	Ls         lsCmd         `cmd:"" help:"List streams, newest first."`
-	Stream     streamCmd     `cmd:"" help:"Capture stdin, or a file, as a stream."`
-	Butler     butlerCmd     `cmd:"" help:"Capture the streams that programs open, until it is stopped."`
-	Flush      flushCmd      `cmd:"" help:"Send what commands left in their spools."`
-	Spool      spoolCmd      `cmd:"" help:"Look at what no server has taken yet."`
-	Journals   journalsCmd   `cmd:"" help:"Work with journals, of this server or of other brokers."`
-	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
-	Version    versionCmd    `cmd:"" help:"Print the version."`
-	Help       helpCmd       `cmd:"" help:"Show help for a command."`
+	Run         runCmd         `cmd:"" help:"Run a command, with its output on the terminal and captured."`
+	Serve       serveCmd       `cmd:"" help:"Serve everything on one port."`
+	Cat         catCmd         `cmd:"" help:"Print the exact bytes of a stream."`
+	Tail        tailCmd        `cmd:"" help:"Print the end of a stream, and follow it."`
+	Ls          lsCmd          `cmd:"" help:"List streams, newest first."`
+	Stream      streamCmd      `cmd:"" help:"Capture stdin, or a file, as a stream."`
+	Butler      butlerCmd      `cmd:"" help:"Capture the streams that programs open, until it is stopped."`
+	Flush       flushCmd       `cmd:"" help:"Send what commands left in their spools."`
+	Spool       spoolCmd       `cmd:"" help:"Look at what no server has taken yet."`
+	LuciContext luciContextCmd `cmd:"" name:"luci-context" help:"Run an existing tool, as logdog_butler, against the server."`
+	Journals    journalsCmd    `cmd:"" help:"Work with journals, of this server or of other brokers."`
+	Completion  completionCmd  `cmd:"" help:"Print a completion script for a shell."`
+	Version     versionCmd     `cmd:"" help:"Print the version."`
+	Help        helpCmd        `cmd:"" help:"Show help for a command."`
 
 	LogLevel *slog.Level `help:"Least level of messages on stderr: debug, info, warn or error. By default warn; run, whose stderr is the command's, is silent." env:"DAYBOOK_LOG_LEVEL" name:"log-level" placeholder:"LEVEL"`
 }

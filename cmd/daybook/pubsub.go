@@ -1,0 +1,22 @@
+package main
+
+import (
+	"context"
+
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"google.golang.org/grpc"
+
+	"github.com/daybook-dev/daybook/api/ingest"
+	"github.com/daybook-dev/daybook/collector/door"
+	journalclient "github.com/daybook-dev/daybook/journal/client"
+)
+
+// servePubSub opens the way into the journals for Butlers that know none. The function that it returns ends the calls that wait for a
+// journal; they are let go when the brokers have finished.
+func (s *system) servePubSub(r grpc.ServiceRegistrar) (stop func()) {
+	journals := journalclient.NewClient(s.toJournals, journalclient.DialConfig{})
+	s.onClose(func(context.Context) error { return journals.Close() })
+	d := door.New(door.Config{Journals: journals, Journal: ingest.DefaultJournal, Registerer: s.metrics})
+	pubsubpb.RegisterPublisherServer(r, d)
+	return d.Close
+}
