@@ -43,7 +43,7 @@ func (s *system) handler(calls http.Handler) http.Handler {
 	metrics := promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{})
 
 	ours := http.NewServeMux()
-	for _, path := range []string{"/{$}", "/logs/", "/v/", "/static/", "/api/"} {
+	for _, path := range []string{"/{$}", "/logs/", "/v/", "/static/", "/rpcexplorer/", "/api/"} {
 		ours.Handle(path, site)
 	}
 	ours.Handle("/v1/", journals)
