@@ -15,6 +15,7 @@ type layout struct {
 	Archive     string `help:"Where archives are kept: a directory, s3://BUCKET/PREFIX?region=REGION, gs://BUCKET/PREFIX, azure://CONTAINER/PREFIX. By default they are in the data directory." env:"DAYBOOK_ARCHIVE" placeholder:"URL"`
 	Journals    string `help:"Where the brokers are, if this process is none: http://HOST:PORT, https://HOST:PORT." env:"DAYBOOK_JOURNALS" placeholder:"URL"`
 	Coordinator string `help:"Where the coordinator is, if this process is none." env:"DAYBOOK_COORDINATOR" placeholder:"HOST:PORT"`
+	Config      string `help:"Configuration of the service and its projects; by default config.yaml in the data directory, if it is there. See docs/config.md." env:"DAYBOOK_CONFIG" placeholder:"FILE" type:"path"`
 	Advertise   string `help:"Where others find this process; by default where it listens." env:"DAYBOOK_ADVERTISE" placeholder:"URL"`
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/daybook-dev/daybook/archivist"
 	"github.com/daybook-dev/daybook/collector"
 	"github.com/daybook-dev/daybook/coordinator"
+	"github.com/daybook-dev/daybook/coordinator/config"
 	"github.com/daybook-dev/daybook/internal/datadir"
 	"github.com/daybook-dev/daybook/journal/broker"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
@@ -53,6 +54,8 @@ type systemConfig struct {
 type system struct {
 	systemConfig
 	engines
+
+	settings *config.Authority
 
 	closers []func(context.Context) error // in the order of opening
 	metrics *prometheus.Registry
@@ -94,6 +97,7 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 		return nil, err
 	}
 	err = each(ctx, s.Roles, []part{
+		{allRoles, s.openSettings},
 		{roleBroker, s.openBroker},
 		{allRoles, s.openEngines},
 		{roleCoordinator, s.openCoordinator},
@@ -111,6 +115,7 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 		return nil
 	})
 	err = each(work, s.Roles, []part{
+		{allRoles, s.watchSettings},
 		{roleCollector, s.startCollector},
 		{roleArchivist, s.startArchivist},
 	})

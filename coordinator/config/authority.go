@@ -80,6 +80,9 @@ func readFile(path string) ([]byte, error) {
 	return text, nil
 }
 
+// File returns the path of the file; empty if there is none.
+func (a *Authority) File() string { return a.path }
+
 // Current returns the configuration that applies now.
 func (a *Authority) Current() *Config {
 	a.mu.Lock()
