@@ -8,6 +8,7 @@
 //	logdog.Logs           readers get, tail and find logs, as existing tools do (package reader)
 //	daybook.v1.Logs       readers follow and find streams (package reader)
 //	daybook.v1.Leases     processes share out work (package leases)
+//	daybook.v1.Access     who callers are, and their tokens (package access)
 //
 // Any number of Coordinators may share one store. All methods are safe for concurrent use.
 package coordinator
@@ -40,6 +41,8 @@ type Config struct {
 	Archives reader.Archives
 	// Access decides what callers may do; nil allows everything.
 	Access access.Checker
+	// Tokens are those by which callers are known; nil are those of Store.
+	Tokens *access.Tokens
 	// Settings are those of the service and its projects; nil are the defaults.
 	Settings *config.Authority
 	// BaseURL is the address of the pages, without a trailing slash; empty if there are none.
@@ -57,6 +60,7 @@ type Coordinator struct {
 	services     *services.Service
 	reader       *reader.Reader
 	leases       *leases.Service
+	access       *access.Service
 }
 
 // New returns a Coordinator.
@@ -66,6 +70,9 @@ func New(c Config) (*Coordinator, error) {
 	}
 	if c.Settings == nil {
 		c.Settings = config.Default()
+	}
+	if c.Tokens == nil {
+		c.Tokens = access.NewTokens(c.Store)
 	}
 	b, err := backend.New(c.Store, c.Policy, c.Settings, c.Logger, c.Registerer)
 	if err != nil {
@@ -77,6 +84,7 @@ func New(c Config) (*Coordinator, error) {
 		services:     services.New(c.Store, b),
 		reader:       reader.New(reader.Config{Store: c.Store, Storage: c.Storage, Archives: c.Archives, Access: c.Access, Settings: c.Settings, Backend: b}),
 		leases:       leases.New(c.Store, c.Access),
+		access:       access.NewService(c.Tokens, c.Access, c.Logger),
 	}, nil
 }
 
@@ -87,6 +95,7 @@ func (c *Coordinator) Register(s grpc.ServiceRegistrar) {
 	logdog.RegisterLogsServer(s, c.reader.LogDog())
 	daybookv1.RegisterLogsServer(s, c.Logs())
 	daybookv1.RegisterLeasesServer(s, c.leases)
+	daybookv1.RegisterAccessServer(s, c.access)
 }
 
 // Registration is the door of Butlers. It, Services and Logs serve callers within the process; their errors are statuses, as those

@@ -26,6 +26,9 @@ const maxCredential = 16 << 10
 // errBad is the refusal of credentials that nobody knows, or not any more. It does not say which, and never repeats them.
 var errBad = fault.New(fault.Unauthenticated, "the token is not valid here: it was mistyped, revoked, or has expired; an administrator can give another one, see daybook token --help")
 
+// ErrForeign is the refusal of credentials that are of no known kind.
+var ErrForeign = fault.New(fault.Unauthenticated, "the token is none of those that are known here; an administrator can give one, see daybook token --help")
+
 // Authenticate returns who holds a credential; no credential is anonymous. A credential that is not good is an error of kind
 // Unauthenticated, and never anonymous.
 func (c Chain) Authenticate(ctx context.Context, credential string) (Principal, error) {
@@ -46,7 +49,7 @@ func (c Chain) Authenticate(ctx context.Context, credential string) (Principal, 
 			return p, nil
 		}
 	}
-	return Principal{}, errBad
+	return Principal{}, ErrForeign
 }
 
 // Bearer returns the credential of the values of an Authorization header, of which there may be one; none is empty. Its error is of

@@ -29,8 +29,18 @@ type Checker interface {
 	// Anywhere is Check for a permission in any project: for what does not name one.
 	Anywhere(ctx context.Context, p Permission) error
 	// Hidden is the refusal for what the caller must not tell from what they may not see: projects and prefixes that do not
-	// exist. It is the same, to the letter, as that of a permission which is lacking.
+	// exist. It is the same, to the letter, as that of a permission which is lacking; only who lacks none is told more.
 	Hidden(ctx context.Context) error
+}
+
+// absent is the refusal of a caller who lacks no permission, for what is not there. Its kinds are those of refuse, since clients of
+// readers wait for what is merely not found.
+func absent(ctx context.Context) error {
+	kind := fault.Denied
+	if PrincipalFrom(ctx).Anonymous() {
+		kind = fault.Unauthenticated
+	}
+	return fault.New(kind, "there is no such project or prefix")
 }
 
 // refuse returns the refusal of a caller who lacks a permission.
@@ -84,4 +94,4 @@ func (open) Check(_ context.Context, project types.Project, realm string, p Perm
 	return wellFormed(project, realm, p)
 }
 func (open) Anywhere(context.Context, Permission) error { return nil }
-func (open) Hidden(ctx context.Context) error           { return refuse(ctx) }
+func (open) Hidden(ctx context.Context) error           { return absent(ctx) }

@@ -68,7 +68,7 @@ func (r *Rules) Check(ctx context.Context, project types.Project, realm string, 
 	of := conf.Projects[project]
 	switch {
 	case of == nil:
-		return refuse(ctx)
+		return r.Hidden(ctx)
 	case who.Holds(project, p), among(conf.Service.Administrators, who), granted(of, who, local(realm), p):
 		return nil
 	}
@@ -97,7 +97,12 @@ func (r *Rules) Anywhere(ctx context.Context, p Permission) error {
 }
 
 // Hidden implements Checker.
-func (r *Rules) Hidden(ctx context.Context) error { return refuse(ctx) }
+func (r *Rules) Hidden(ctx context.Context) error {
+	if r.Check(ctx, "", "", Admin) == nil {
+		return absent(ctx)
+	}
+	return refuse(ctx)
+}
 
 // granted reports whether a project grants a permission in a realm; in any if realm is empty. What is granted in @root is granted in
 // all of them.
