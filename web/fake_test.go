@@ -282,14 +282,14 @@ func (f *fakeLogs) take(r *daybookv1.FollowRequest, index *int64, state *daybook
 }
 
 // serve starts a Handler over f by way of gRPC.
-func serve(t *testing.T, f *fakeLogs) *httptest.Server {
+func serve(t *testing.T, f daybookv1.LogsServer) *httptest.Server {
 	t.Helper()
 	return serveOptions(t, f, func(*handler) {})
 }
 
 func newFake() *fakeLogs { return &fakeLogs{cut: make(chan struct{})} }
 
-func dial(t testing.TB, f *fakeLogs) daybookv1.LogsClient {
+func dial(t testing.TB, f daybookv1.LogsServer) daybookv1.LogsClient {
 	t.Helper()
 	l := bufconn.Listen(1 << 20)
 	s := grpc.NewServer()
@@ -311,7 +311,7 @@ func dial(t testing.TB, f *fakeLogs) daybookv1.LogsClient {
 	return daybookv1.NewLogsClient(conn)
 }
 
-func serveOptions(t *testing.T, f *fakeLogs, change func(*handler)) *httptest.Server {
+func serveOptions(t *testing.T, f daybookv1.LogsServer, change func(*handler)) *httptest.Server {
 	t.Helper()
 	h, routes := newHandler(Config{
 		Logs: dial(t, f), Version: "v1.2.3 <test>", Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),

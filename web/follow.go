@@ -3,7 +3,6 @@ package web
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -120,14 +119,19 @@ func (h *handler) entries(w http.ResponseWriter, r *http.Request) error {
 	return writeBody(w, http.StatusOK, body.Bytes())
 }
 
-// follow serves a stream as server-sent events: what there is, and then what comes, until the stream ends.
+// follow serves a stream as server-sent events, or as lines of JSON: what there is, and then what comes, until the stream ends.
 func (h *handler) follow(w http.ResponseWriter, r *http.Request) error {
+	form, err := formOf(r)
+	if err != nil {
+		return err
+	}
 	req, at, err := h.begin(r, r.URL.Query().Get("wait") == "1")
 	if err != nil {
 		return err
 	}
+	out := &eventWriter{w: w, batch: newBatch(at), form: form}
 	if r.Method == http.MethodHead {
-		eventStreamHeaders(w)
+		out.headers()
 		return nil
 	}
 	h.metrics.followers.Inc()
@@ -153,7 +157,6 @@ func (h *handler) follow(w http.ResponseWriter, r *http.Request) error {
 	defer reader.Wait()
 	defer cancel()
 
-	out := &eventWriter{w: w, batch: newBatch(at)}
 	heartbeat := time.NewTimer(min(firstHeartbeat, h.heartbeat))
 	defer heartbeat.Stop()
 	for {
@@ -166,133 +169,10 @@ func (h *handler) follow(w http.ResponseWriter, r *http.Request) error {
 				return err
 			}
 		case <-heartbeat.C:
-			if err := out.comment(); err != nil {
+			if err := out.heartbeat(); err != nil {
 				return err
 			}
 		}
 		heartbeat.Reset(h.heartbeat)
 	}
-}
-
-// eventWriter writes responses as events.
-type eventWriter struct {
-	w       http.ResponseWriter
-	batch   *batch
-	buf     bytes.Buffer
-	started bool
-}
-
-func eventStreamHeaders(w http.ResponseWriter) {
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Accel-Buffering", "no")
-}
-
-func (o *eventWriter) response(res *daybookv1.FollowResponse) error {
-	if s := res.GetStream(); s != nil {
-		data, err := messageJSON(s)
-		if err != nil {
-			return err
-		}
-		if err := o.event("state", data); err != nil {
-			return err
-		}
-	}
-	o.batch.addMissing(res.GetMissing())
-	for _, e := range res.GetLogs() {
-		for all := false; !all; {
-			if o.batch.full(eventLimits) {
-				if err := o.entries(); err != nil {
-					return err
-				}
-			}
-			var err error
-			if all, err = o.batch.add(e, eventLimits, 0); err != nil {
-				return err
-			}
-		}
-	}
-	if !o.batch.empty() {
-		if err := o.entries(); err != nil {
-			return err
-		}
-	}
-	if end := res.GetEnd(); end != nil {
-		data, err := messageJSON(end)
-		if err != nil {
-			return err
-		}
-		if err := o.event("end", data); err != nil {
-			return err
-		}
-	}
-	return o.flush()
-}
-
-// entries writes what the batch holds. The event's id is the position to resume at.
-func (o *eventWriter) entries() error {
-	o.buf.Reset()
-	fmt.Fprintf(&o.buf, "id: %s\ndata: {", o.batch.next)
-	if err := o.batch.appendTo(&o.buf); err != nil {
-		return err
-	}
-	o.buf.WriteString("}\n\n")
-	return o.write()
-}
-
-// event writes a named event. It carries no id: the position stays where the last entries left it.
-func (o *eventWriter) event(name string, data []byte) error {
-	o.buf.Reset()
-	fmt.Fprintf(&o.buf, "event: %s\ndata: %s\n\n", name, data)
-	return o.write()
-}
-
-func (o *eventWriter) comment() error {
-	o.buf.Reset()
-	o.buf.WriteString(":\n\n")
-	if err := o.write(); err != nil {
-		return err
-	}
-	return o.flush()
-}
-
-// finish ends the events after the reader ended with err. A client that was not told of the end comes again.
-func (o *eventWriter) finish(err error) error {
-	if err == nil || !o.started {
-		return err
-	}
-	data, jsonErr := json.Marshal(errorBody(err))
-	if jsonErr != nil {
-		return jsonErr
-	}
-	if writeErr := o.event("fault", data); writeErr != nil {
-		return writeErr
-	}
-	return errors.Join(err, o.flush())
-}
-
-func (o *eventWriter) write() error {
-	if !o.started {
-		o.started = true
-		eventStreamHeaders(o.w)
-		if _, err := io.WriteString(o.w, "retry: 500\n\n"); err != nil {
-			return clientGone(err)
-		}
-	}
-	if err := extendWrite(o.w); err != nil {
-		return err
-	}
-	_, err := o.w.Write(o.buf.Bytes())
-	return clientGone(err)
-}
-
-func (o *eventWriter) flush() error { return flush(o.w) }
-
-// flush sends what the server has buffered.
-func flush(w http.ResponseWriter) error {
-	err := http.NewResponseController(w).Flush()
-	if errors.Is(err, http.ErrNotSupported) {
-		return nil
-	}
-	return clientGone(err)
 }

@@ -370,3 +370,65 @@ func TestFollowWait(t *testing.T) {
 		}
 	}
 }
+
+// Programs get an object a line, with the same content.
+func TestFollowLines(t *testing.T) {
+	f := newFake()
+	stream := f.add(stdout, logpb.StreamType_TEXT)
+	f.print(stream, 0, "one\n")
+	s := serveOptions(t, f, func(h *handler) { h.heartbeat = time.Millisecond })
+	url := s.URL + "/api/v1/follow/local/" + stdout
+	read := func(url, accept string) func() string {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept", accept)
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { res.Body.Close() })
+		if got := res.Header.Get("Content-Type"); got != "application/jsonl" {
+			t.Fatalf("content type %q", got)
+		}
+		lines := bufio.NewReader(res.Body)
+		return func() string {
+			t.Helper()
+			for {
+				line, err := lines.ReadString('\n')
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !json.Valid([]byte(line)) {
+					t.Fatalf("%q is no JSON", line)
+				}
+				if line != "{}\n" { // which shows that the connection lives
+					return line
+				}
+			}
+		}
+	}
+	next := read(url+"?format=jsonl", "")
+	if line := next(); !strings.HasPrefix(line, `{"state":{"project":"local"`) {
+		t.Error(line)
+	}
+	if line, want := next(), `{"next":"1","e":[{"i":0,"t":0,"n":1,"l":[{"v":"one","d":"\n"}]}]}`+"\n"; line != want {
+		t.Errorf("got %swant %s", line, want)
+	}
+	f.cutAll()
+	if line, want := next(), `{"fault":{"code":"transient","message":"the connection was cut"}}`+"\n"; line != want {
+		t.Errorf("got %swant %s", line, want)
+	}
+	f.print(stream, 0, "two\n")
+	next = read(url+"?index=1", "application/x-ndjson")
+	next() // the state
+	if line, want := next(), `{"next":"2","e":[{"i":1,"t":0,"n":2,"l":[{"v":"two","d":"\n"}]}]}`+"\n"; line != want {
+		t.Errorf("got %swant %s", line, want)
+	}
+	f.end(stream, daybookv1.StreamState_COMPLETE, "the machine died")
+	next() // the state
+	if line, want := next(), `{"end":`+jsonOf(t, &daybookv1.FollowResponse_End{State: daybookv1.StreamState_COMPLETE, TerminalIndex: 1, Reason: "the machine died"})+"}\n"; line != want {
+		t.Errorf("got %swant %s", line, want)
+	}
+}

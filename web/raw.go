@@ -14,12 +14,14 @@ import (
 )
 
 const (
-	// stateHeader tells the stream's state when the response began, endHeader (a trailer) when it ended.
-	stateHeader = "Daybook-Stream-State"
-	endHeader   = "Daybook-Stream-End-State"
-	// missingHeader lists the entries that the bytes lack, as first-last,….
+	// stateHeader tells the stream's state when the response began, missingHeader which entries its bytes lack, as first-last,….
+	stateHeader   = "Daybook-Stream-State"
 	missingHeader = "Daybook-Stream-Missing"
-	// maxMissingListed bounds missingHeader; a list that was cut ends in an ellipsis.
+	// Trailers tell how it was when the response ended, and why the stream did if it did not end by itself.
+	endHeader        = "Daybook-Stream-End-State"
+	endReasonHeader  = "Daybook-Stream-End-Reason"
+	endMissingHeader = "Daybook-Stream-End-Missing"
+	// maxMissingListed bounds the missing that are listed; a list that was cut ends in an ellipsis.
 	maxMissingListed = 100
 )
 
@@ -49,7 +51,7 @@ func (h *handler) raw(w http.ResponseWriter, r *http.Request, project, path stri
 		if !begun {
 			begun = true
 			rawHeaders(header, s)
-			header.Set("Trailer", endHeader)
+			header.Set("Trailer", strings.Join([]string{endHeader, endReasonHeader, endMissingHeader}, ", "))
 			w.WriteHeader(http.StatusOK)
 		}
 		for _, e := range res.GetLogs() {
@@ -62,6 +64,8 @@ func (h *handler) raw(w http.ResponseWriter, r *http.Request, project, path stri
 		}
 		if end := res.GetEnd(); end != nil {
 			header.Set(endHeader, end.GetState().String())
+			setUnlessEmpty(header, endReasonHeader, end.GetReason())
+			setUnlessEmpty(header, endMissingHeader, listMissing(end.GetMissing()))
 		}
 		if !follow && res.GetEnd() == nil {
 			return nil
@@ -88,16 +92,25 @@ func rawHeaders(header http.Header, s *daybookv1.Stream) {
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Accel-Buffering", "no")
 	header.Set(stateHeader, s.GetState().String())
-	if missing := s.GetMissing(); len(missing) > 0 {
-		var list []string
-		for _, m := range missing[:min(len(missing), maxMissingListed)] {
-			list = append(list, fmt.Sprintf("%d-%d", m.GetFirst(), m.GetLast()))
-		}
-		if len(missing) > maxMissingListed {
-			list = append(list, "...")
-		}
-		header.Set(missingHeader, strings.Join(list, ","))
+	setUnlessEmpty(header, missingHeader, listMissing(s.GetMissing()))
+}
+
+func setUnlessEmpty(header http.Header, name, value string) {
+	if value != "" {
+		header.Set(name, value)
 	}
+}
+
+// listMissing returns ranges as the headers have them.
+func listMissing(missing []*daybookv1.IndexRange) string {
+	var list []string
+	for _, m := range missing[:min(len(missing), maxMissingListed)] {
+		list = append(list, fmt.Sprintf("%d-%d", m.GetFirst(), m.GetLast()))
+	}
+	if len(missing) > maxMissingListed {
+		list = append(list, "...")
+	}
+	return strings.Join(list, ",")
 }
 
 // writeContent writes the bytes that the producer wrote.

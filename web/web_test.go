@@ -43,6 +43,21 @@ func get(t *testing.T, url string, headers ...string) (*http.Response, string) {
 	return res, string(body)
 }
 
+// post sends a body and returns the status and the answer.
+func post(t *testing.T, url, contentType, body string) (int, string) {
+	t.Helper()
+	res, err := http.Post(url, contentType, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
 func TestStatuses(t *testing.T) {
 	f := newFake()
 	f.print(f.add(stdout, logpb.StreamType_TEXT), 0, "hello\n")
@@ -76,6 +91,9 @@ func TestStatuses(t *testing.T) {
 		{path: "/v/?s=//evil.example/", status: 302, location: "/logs/evil.example"},
 		{path: "/v/", status: 400, contentType: "text/html; charset=utf-8"},
 		{path: "/nothing", status: 404, contentType: "text/html; charset=utf-8"},
+		{path: "/rpcexplorer/", status: 200, contentType: "text/html; charset=utf-8"},
+		{path: "/rpcexplorer/explorer.js", status: 200, contentType: "text/javascript; charset=utf-8"},
+		{path: "/rpcexplorer/nothing", status: 404, contentType: "text/html; charset=utf-8"},
 		{path: "/static/nothing.js", status: 404, contentType: "text/plain; charset=utf-8"},
 		{path: "/api/v1/nothing", status: 404, contentType: "application/json"},
 		{path: "/api/v1/version", status: 200, contentType: "application/json"},
@@ -84,6 +102,16 @@ func TestStatuses(t *testing.T) {
 		{path: "/api/v1/prefixes?project=local&page_size=x", status: 400, contentType: "application/json"},
 		{path: "/api/v1/prefixes?project=broken", status: 500, contentType: "application/json"},
 		{path: "/api/v1/streams?project=local", status: 200, contentType: "application/json"},
+		{path: "/api/v1/streams?project=local&since=yesterday", status: 400, contentType: "application/json"},
+		{path: "/api/v1/streams?project=local&type=voice", status: 400, contentType: "application/json"},
+		{path: "/api/v1/streams?project=local&state=unspecified", status: 400, contentType: "application/json"},
+		{path: "/api/v1/streams?project=local&state=state_unspecified", status: 400, contentType: "application/json"},
+		{path: "/api/v1/streams?project=local&state=stream_state_unspecified", status: 400, contentType: "application/json"},
+		{path: "/api/v1/streams?project=local&tag=a=b&tag=a=c", status: 400, contentType: "application/json"},
+		{path: "/api/v1/folders", status: 400, contentType: "application/json"},
+		{path: "/api/v1/usage?project=A", status: 400, contentType: "application/json"},
+		{path: "/api/v1/purge", status: 405},
+		{path: "/api/v1/follow/local/" + stdout + "?format=xml", status: 400, contentType: "application/json"},
 		{path: "/api/v1/stream/local/" + stdout, status: 200, contentType: "application/json"},
 		{path: "/api/v1/stream/local/a/+/b", status: 404, contentType: "application/json"},
 		{path: "/api/v1/stream/local/a", status: 400, contentType: "application/json"},
@@ -202,8 +230,12 @@ func TestRaw(t *testing.T) {
 		{"p/+/empty", "", "text/plain; charset=utf-8", "", "COMPLETE", ""},
 	} {
 		res, body := get(t, s.URL+"/logs/local/"+test.path+"?format=raw")
-		got := []string{body, res.Header.Get("Content-Type"), res.Header.Get("Content-Disposition"), res.Header.Get(stateHeader), res.Header.Get(missingHeader), res.Trailer.Get(endHeader)}
-		want := []string{test.body, test.contentType, test.disposition, test.state, test.missing, test.state}
+		got := []string{
+			body, res.Header.Get("Content-Type"), res.Header.Get("Content-Disposition"), res.Header.Get(stateHeader), res.Header.Get(missingHeader),
+			res.Trailer.Get(endHeader), res.Trailer.Get(endMissingHeader), res.Trailer.Get(endReasonHeader),
+		}
+		reason := map[bool]string{true: "the machine died"}[test.missing != ""]
+		want := []string{test.body, test.contentType, test.disposition, test.state, test.missing, test.state, test.missing, reason}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", test.path, diff)
 		}
