@@ -39,7 +39,7 @@ func (s *system) serve(context.Context) error {
 	options := append(client.ServerOptions(), grpc.WaitForHandlers(true), grpc.MaxHeaderListSize(maxHeader), grpc.ConnectionTimeout(greetingLimit),
 		grpc.UnknownServiceHandler(s.relay))
 	grpcServer := grpc.NewServer(append(options, around.options()...)...)
-	prpcServer := prpc.NewServer(prpc.Config{Interceptors: around.unary, Logger: s.Log})
+	prpcServer := prpc.NewServer(prpc.Config{Interceptors: around.unary, CrossOrigin: s.crossOrigin, Logger: s.Log})
 	if s.journals != nil {
 		protocol.RegisterJournalServer(grpcServer, s.journals)
 		protocol.RegisterPipelineServer(grpcServer, s.journals.Pipeline())

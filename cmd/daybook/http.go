@@ -27,7 +27,7 @@ func (s *system) handler(calls http.Handler) http.Handler {
 	if s.coord == nil {
 		calls = s.relayHTTP(s.Coordinator)
 	}
-	calls = ownPages(calls)
+	calls = ownPages(calls, s.mayCall)
 	var site http.Handler = http.HandlerFunc(s.noPages)
 	if s.Roles.has(roleWeb) {
 		site = web.Handler(web.Config{Logs: daybookv1.NewLogsClient(s.toCoordinator), Version: versionString(), Logger: s.Log, Registerer: s.metrics})
