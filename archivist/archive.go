@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -16,15 +18,19 @@ import (
 	"github.com/daybook-dev/daybook/storage"
 )
 
-// archive writes, verifies and reports the archive of a stream.
-func (a *Archivist) archive(ctx context.Context, s *stream) error {
+// archive writes, verifies and reports the archive of a stream. old is the archive that it has, or nil.
+func (a *Archivist) archive(ctx context.Context, s *stream, old *archive.Stream) error {
+	source := a.entries(ctx, s)
+	if old != nil {
+		source = a.withArchive(ctx, s, old)
+	}
 	m, err := archive.Write(ctx, a.Bucket, archive.Params{
 		Project:       s.name.Project,
 		Desc:          s.desc,
 		TerminalIndex: s.terminal,
 		Density:       a.Density,
 		KeepUnordered: true,
-	}, a.entries(ctx, s))
+	}, source)
 	if err != nil {
 		return err
 	}
@@ -42,10 +48,12 @@ func (a *Archivist) archive(ctx context.Context, s *stream) error {
 		IndexSize:     m.IndexSize,
 		ContentSize:   m.ContentSize,
 		Lines:         m.Lines,
+		ReplacesUrl:   s.state.GetStreamUrl(),
 	}
 	for _, g := range m.Missing {
 		r.Missing = append(r.Missing, &logdog.MissingRange{First: int64(g.First), Last: int64(g.Last), Reason: g.Reason})
 	}
+	keepReasons(r.Missing, old)
 	recorded, err := a.record(ctx, s, r)
 	if !recorded {
 		return err
@@ -64,18 +72,21 @@ func (a *Archivist) archive(ctx context.Context, s *stream) error {
 // one that may yet be recorded is left where it is.
 func (a *Archivist) record(ctx context.Context, s *stream, r *logdog.ArchiveStreamRequest) (recorded bool, err error) {
 	reportErr := a.report(ctx, r)
+	ours := &archive.Manifest{StreamURL: r.GetStreamUrl(), IndexURL: r.GetIndexUrl()}
 	now, err := a.load(ctx, s.task, false)
-	if err != nil {
-		if reportErr == nil {
-			return true, nil
-		}
+	switch {
+	case fault.Is(err, fault.NotFound):
+		a.Logger.Info("archivist: the stream was removed meanwhile", "path", s.name)
+		return false, archive.Remove(ctx, a.Bucket, ours)
+	case err != nil && reportErr == nil:
+		return true, nil
+	case err != nil:
 		return false, errors.Join(reportErr, err)
 	}
-	ours := &archive.Manifest{StreamURL: r.GetStreamUrl(), IndexURL: r.GetIndexUrl()}
 	switch url := now.GetStreamUrl(); {
-	case now.GetState().GetArchived() && (url == r.GetStreamUrl() || url == "" && reportErr == nil):
+	case url == r.GetStreamUrl() || url == "" && reportErr == nil && now.GetState().GetArchived():
 		return true, nil
-	case now.GetState().GetArchived() && url != "":
+	case url != s.state.GetStreamUrl():
 		a.Logger.Info("archivist: another archivist was first", "path", s.name)
 		return false, archive.Remove(ctx, a.Bucket, ours)
 	case reportErr == nil:
@@ -109,44 +120,86 @@ func (a *Archivist) entries(ctx context.Context, s *stream) iter.Seq2[archive.En
 }
 
 // release removes the entries of an archived stream from storage, after it made sure that the archive can be read from end
-// to end and has them all.
-func (a *Archivist) release(ctx context.Context, s *stream) error {
-	rows := rows{storage: a.Storage, stream: s.name}
+// to end and has them all, and the archives that this one replaced. If storage has more, the stream is to be reopened.
+func (a *Archivist) release(ctx context.Context, s *stream) (outcome, error) {
+	rows := rows{storage: a.Storage, stream: s.name, last: s.terminal}
+	if s.state.GetEndUnknown() {
+		rows.last = -1
+	}
 	if err := rows.fill(ctx); err != nil {
-		return err
+		return outcome{}, err
 	}
 	if rows.end {
-		return nil
+		return outcome{removed: true}, a.removeReplaced(ctx, s)
 	}
 	if s.state.GetStreamUrl() == "" {
 		a.Logger.Warn("archivist: the stream counts as archived without an archive; its entries stay in storage", "path", s.name)
-		return nil
+		return outcome{}, nil
 	}
 	archived, err := archive.Open(ctx, a.Bucket, s.state.GetStreamUrl(), s.state.GetIndexUrl())
 	if err != nil {
-		return err
+		return outcome{}, err
 	}
 	if err := archived.Rebuilt(); err != nil {
 		a.Logger.Error("archivist: the archive's index is damaged", "path", s.name, "index", s.state.GetIndexUrl(), "error", err)
 	} else if err := countsAgree(s, archived); err != nil {
-		return err
+		return outcome{}, err
+	}
+	if err := a.compare(ctx, s, archived, &rows); err != nil {
+		return outcome{}, err
+	}
+	if rows.lacking > 0 {
+		reason := fmt.Sprintf("storage holds %d entries that the archive lacks, the first is %d: they are archived, too", rows.lacking, rows.first)
+		a.Logger.Info("archivist: "+reason, "path", s.name)
+		return outcome{retryAfter: reopenRetry, reason: reason, failed: true, reopen: s}, nil
+	}
+	if rows.beyond > 0 {
+		return outcome{}, fault.New(fault.Precondition, "storage holds %d entries of %s behind its end %d, which nobody reads: all of its entries stay",
+			rows.beyond, s.name, s.terminal)
+	}
+	if time.Since(s.begun) > a.LeaseTime/2 {
+		// When the lease has ended the stream may be reopened, and what came since would go, too.
+		return outcome{retryAfter: time.Millisecond, reason: "the archive was verified; its entries are removed from storage"}, nil
+	}
+	if err := a.Storage.Expunge(ctx, s.name); err != nil {
+		return outcome{}, err
+	}
+	return outcome{removed: true}, a.removeReplaced(ctx, s)
+}
+
+// compare goes through the archive and the rows. An archive that took long to be read is not read a second time: its index tells what it has.
+func (a *Archivist) compare(ctx context.Context, s *stream, archived *archive.Stream, rows *rows) error {
+	if a.wasVerified(s.state.GetStreamUrl()) {
+		for _, r := range archived.Missing() {
+			if err := rows.within(ctx, r.First, r.Last); err != nil {
+				return err
+			}
+		}
+		return rows.within(ctx, lastIndex(archived)+1, math.MaxInt64)
 	}
 	var failed error
-	err = archived.Get(ctx, 0, 0, func(e archive.Entry) bool {
+	err := archived.Get(ctx, 0, 0, func(e archive.Entry) bool {
 		failed = rows.skip(ctx, e.Index)
 		return failed == nil
 	})
 	if err = errors.Join(err, failed); err != nil {
 		return err
 	}
-	if err := rows.skip(ctx, -1); err != nil {
-		return err
-	}
-	if rows.lacking > 0 {
-		return fault.New(fault.Precondition, "storage holds %d entries of %s that its archive lacks, the first is %d: they stay", rows.lacking, s.name, rows.first)
-	}
-	return a.Storage.Expunge(ctx, s.name)
+	a.setVerified(s.state.GetStreamUrl())
+	return rows.skip(ctx, -1)
 }
+
+// lastIndex returns the index of the last entry of an archive; -1 if there is none.
+func lastIndex(s *archive.Stream) types.MessageIndex {
+	if s.Index().GetLogEntryCount() == 0 {
+		return -1
+	}
+	return types.MessageIndex(s.Index().GetLastStreamIndex())
+}
+
+// reopenRetry is when a task is tried again that found entries which the archive lacks. Usually the stream is reopened before, which makes
+// another task of it.
+const reopenRetry = time.Minute
 
 // countsAgree compares the archive with the stream's end. A damaged index that was rebuilt does not know of all that is missing.
 func countsAgree(s *stream, archived *archive.Stream) error {
@@ -168,12 +221,14 @@ func countsAgree(s *stream, archived *archive.Stream) error {
 type rows struct {
 	storage storage.Storage
 	stream  storage.Stream
+	last    types.MessageIndex // of the stream; -1 if it is not known
 
 	page    []types.MessageIndex // not looked at yet
 	next    types.MessageIndex   // behind the page
 	end     bool                 // nothing is left
 	lacking int                  // rows that skip passed over
 	first   types.MessageIndex   // the first of them
+	beyond  int                  // rows behind the end of the stream, which nobody reads
 }
 
 // fill gets the next page if there is none.
@@ -206,17 +261,41 @@ func (r *rows) skip(ctx context.Context, index types.MessageIndex) error {
 		if row == index {
 			return nil
 		}
-		readable, err := r.readable(ctx, row)
-		if err != nil {
+		if err := r.lacks(ctx, row); err != nil {
 			return err
 		}
-		if readable {
-			if r.lacking == 0 {
-				r.first = row
-			}
-			r.lacking++
+	}
+}
+
+// within counts the rows of a range that the archive lacks.
+func (r *rows) within(ctx context.Context, first, last types.MessageIndex) error {
+	for r.page, r.next, r.end = nil, first, false; ; {
+		if err := r.fill(ctx); err != nil || r.end || r.page[0] > last {
+			return err
+		}
+		row := r.page[0]
+		r.page = r.page[1:]
+		if err := r.lacks(ctx, row); err != nil {
+			return err
 		}
 	}
+}
+
+// lacks counts a row that the archive lacks.
+func (r *rows) lacks(ctx context.Context, row types.MessageIndex) error {
+	if r.last >= 0 && row > r.last {
+		r.beyond++
+		return nil
+	}
+	readable, err := r.readable(ctx, row)
+	if err != nil || !readable {
+		return err
+	}
+	if r.lacking == 0 {
+		r.first = row
+	}
+	r.lacking++
+	return nil
 }
 
 func (r *rows) readable(ctx context.Context, index types.MessageIndex) (readable bool, err error) {

@@ -3,7 +3,8 @@
 // The Coordinator hands out tasks, one a stream. For a stream that ended, the Archivist waits until every entry up to its end
 // is there, or until a limit; writes the archive; reads it back and verifies it; and only then reports it. For a stream that is
 // archived, which the Coordinator asks about after a grace period, it verifies that the archive holds every entry in
-// storage, and only then removes them from there.
+// storage, and only then removes them from there. If it finds more there, it has the stream reopened: the next archive is made of
+// the one before and of what is in storage. Streams that are removed for good lose everything.
 //
 // Any number of Archivists can work on the same tasks, and any of them can die at any moment: archives have unique names, the
 // Coordinator records one of them, and whoever lost deletes what it wrote.
@@ -104,6 +105,7 @@ type Archivist struct {
 	working  map[streamID]struct{}
 	idle     chan struct{} // closed while nothing is worked on
 	failures *simplelru.LRU[streamID, int]
+	verified *simplelru.LRU[string, struct{}] // archives that were read from end to end, by their URLs
 }
 
 // streamID is how the Coordinator names a stream.
@@ -121,6 +123,7 @@ func New(c Config) (*Archivist, error) {
 	a := &Archivist{Config: c, metrics: m, slots: make(chan struct{}, c.Workers), working: make(map[streamID]struct{}), idle: make(chan struct{})}
 	close(a.idle)
 	a.failures, _ = simplelru.NewLRU[streamID, int](maxRemembered, nil) // fails only for sizes below one
+	a.verified, _ = simplelru.NewLRU[string, struct{}](maxRemembered, nil)
 	return a, nil
 }
 
@@ -261,6 +264,19 @@ func (a *Archivist) failed(id streamID, err error) int {
 	n, _ := a.failures.Get(id)
 	a.failures.Add(id, n+1)
 	return n + 1
+}
+
+// wasVerified reports whether an archive was read from end to end.
+func (a *Archivist) wasVerified(url string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.verified.Contains(url)
+}
+
+func (a *Archivist) setVerified(url string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.verified.Add(url, struct{}{})
 }
 
 // pauses are waits that double from first to most.

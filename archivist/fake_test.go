@@ -50,7 +50,9 @@ type fakeStream struct {
 	state    *logdog.InternalLogStreamState
 	desc     []byte
 	ended    time.Time
+	reopened time.Time
 	archived *logdog.ArchiveStreamRequest
+	replaced []*logdog.ArchiveObjects
 	reports  int
 }
 
@@ -283,6 +285,11 @@ func (h *house) LoadStream(_ context.Context, r *logdog.LoadStreamRequest, _ ...
 	if r.GetDesc() {
 		resp.Desc = s.desc
 	}
+	resp.Replaced = s.replaced
+	resp.EndUnknown = s.state.GetArchived() && s.ended.IsZero()
+	if !s.reopened.IsZero() {
+		resp.Age = durationpb.New(time.Since(s.reopened))
+	}
 	if !s.ended.IsZero() {
 		resp.TerminatedAge = durationpb.New(time.Since(s.ended))
 	}
@@ -292,6 +299,13 @@ func (h *house) LoadStream(_ context.Context, r *logdog.LoadStreamRequest, _ ...
 func (h *house) ArchiveStream(_ context.Context, r *logdog.ArchiveStreamRequest, _ ...grpc.CallOption) (*emptypb.Empty, error) {
 	if err := h.check("archive", r); err != nil {
 		return nil, err
+	}
+	h.mu.Lock()
+	s := h.streams[r.GetId()]
+	stale := !s.state.Archived && r.GetReplacesUrl() != s.archived.GetStreamUrl()
+	h.mu.Unlock()
+	if stale {
+		return nil, status.Error(codes.FailedPrecondition, "the stream has another archive")
 	}
 	h.record(r)
 	h.mu.Lock()
@@ -310,7 +324,32 @@ func (h *house) record(r *logdog.ArchiveStreamRequest) {
 	s := h.streams[r.GetId()]
 	s.reports++
 	if !s.state.Archived {
+		if s.archived != nil {
+			s.replaced = append(s.replaced, &logdog.ArchiveObjects{StreamUrl: s.archived.GetStreamUrl(), IndexUrl: s.archived.GetIndexUrl()})
+		}
 		s.state.Archived, s.archived = true, proto.CloneOf(r)
 		s.state.TerminalIndex = r.GetTerminalIndex()
 	}
+}
+
+// RegisterStream reopens an archived stream.
+func (h *house) RegisterStream(_ context.Context, r *logdog.RegisterStreamRequest, _ ...grpc.CallOption) (*logdog.RegisterStreamResponse, error) {
+	if err := h.check("register", r); err != nil {
+		return nil, err
+	}
+	desc := new(logpb.LogStreamDescriptor)
+	if err := proto.Unmarshal(r.GetDesc(), desc); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	h.mu.Lock()
+	id := desc.GetName()
+	s := h.streams[id]
+	s.state.Archived, s.reopened = false, time.Now()
+	if s.ended.IsZero() {
+		s.state.TerminalIndex = -1
+	}
+	h.tasks = slices.DeleteFunc(h.tasks, func(t *fakeTask) bool { return t.task.GetId() == id })
+	h.mu.Unlock()
+	h.enqueue(id)
+	return &logdog.RegisterStreamResponse{Id: id, State: proto.CloneOf(s.state)}, nil
 }

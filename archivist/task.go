@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/archive"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -21,6 +22,9 @@ type outcome struct {
 	retryAfter time.Duration
 	reason     string
 	failed     bool // the attempt counts as one that failed
+	removed    bool // what the task asked to remove is gone
+	// reopen is a stream to be taken back when the task was handed back.
+	reopen *stream
 }
 
 // protoVersion is the version of streams that can be archived.
@@ -47,9 +51,9 @@ func (a *Archivist) handle(ctx context.Context, task *logdog.ArchiveTask) {
 		label = "failed"
 		n := a.failed(id, err)
 		// What may pass by itself, as an outage of the bucket does, must not use up the task's attempts.
-		out = outcome{backOff(n), err.Error(), !fault.IsTransient(err)}
+		out = outcome{retryAfter: backOff(n), reason: err.Error(), failed: !fault.IsTransient(err)}
 		log.Error("archivist: task failed", "error", err, "failures", n, "retry_after", out.retryAfter)
-		if out.failed && n >= a.MaxFailures && a.giveUp(ctx, task, err) {
+		if out.failed && n >= a.MaxFailures && !task.GetRemove() && a.giveUp(ctx, task, err) {
 			label, out = "given up", outcome{}
 		}
 	case out.retryAfter > 0:
@@ -62,6 +66,11 @@ func (a *Archivist) handle(ctx context.Context, task *logdog.ArchiveTask) {
 	a.metrics.tasks.WithLabelValues(label).Inc()
 	a.metrics.taskSeconds.Observe(time.Since(start).Seconds())
 	a.settle(ctx, task, out)
+	if out.reopen != nil {
+		if err := a.reopen(ctx, out.reopen); err != nil && ctx.Err() == nil {
+			log.Warn("archivist: late entries are archived later", "error", err) // the task comes back
+		}
+	}
 }
 
 // backOff is the time before the next attempt after n failures.
@@ -92,7 +101,7 @@ func (a *Archivist) giveUp(ctx context.Context, task *logdog.ArchiveTask, cause 
 
 // settle ends a task or hands it back. If even that fails, the task comes back when its lease ends.
 func (a *Archivist) settle(ctx context.Context, task *logdog.ArchiveTask, out outcome) {
-	t := &logdog.ArchiveTask{Project: task.GetProject(), Id: task.GetId(), TaskName: task.GetTaskName()}
+	t := &logdog.ArchiveTask{Project: task.GetProject(), Id: task.GetId(), TaskName: task.GetTaskName(), Removed: out.removed}
 	if out.retryAfter > 0 {
 		t.RetryAfter, t.RetryReason, t.RetryFailed = durationpb.New(out.retryAfter), out.reason, out.failed
 	}
@@ -140,10 +149,12 @@ type stream struct {
 	desc     *logpb.LogStreamDescriptor
 	state    *logdog.LoadStreamResponse
 	terminal types.MessageIndex // -1 if the end is not known, or there are no entries
+	begun    time.Time          // the work, when the task had just been leased
 }
 
 // process does what the stream's state asks for.
 func (a *Archivist) process(ctx context.Context, task *logdog.ArchiveTask) (outcome, error) {
+	begun := time.Now()
 	resp, err := a.load(ctx, task, true)
 	if fault.Is(err, fault.NotFound) {
 		a.Logger.Warn("archivist: task dropped: no such stream", "project", task.GetProject(), "stream", task.GetId())
@@ -152,7 +163,10 @@ func (a *Archivist) process(ctx context.Context, task *logdog.ArchiveTask) (outc
 	if err != nil {
 		return outcome{}, err
 	}
-	s := &stream{task: task, state: resp, desc: new(logpb.LogStreamDescriptor), terminal: types.MessageIndex(resp.GetState().GetTerminalIndex())}
+	s := &stream{
+		task: task, state: resp, desc: new(logpb.LogStreamDescriptor), begun: begun,
+		terminal: types.MessageIndex(resp.GetState().GetTerminalIndex()),
+	}
 	if resp.GetState() == nil {
 		return outcome{}, fault.New(fault.Internal, "the coordinator gave no state")
 	}
@@ -166,34 +180,42 @@ func (a *Archivist) process(ctx context.Context, task *logdog.ArchiveTask) (outc
 	if err := errors.Join(s.name.Project.Validate(), s.name.Path.Validate()); err != nil {
 		return outcome{}, fault.New(fault.Invalid, "stream %s: %w", s.name, err)
 	}
+	// A purged stream may be shown again, so it goes on as the others do until its removal is asked for.
 	switch state := resp.GetState(); {
-	case state.GetPurged():
-		return outcome{}, a.Storage.Expunge(ctx, s.name)
+	case task.GetRemove():
+		return outcome{removed: true}, a.remove(ctx, s)
 	case state.GetArchived():
-		return outcome{}, a.release(ctx, s)
+		return a.release(ctx, s)
 	case state.GetProtoVersion() != protoVersion:
 		return outcome{}, fault.New(fault.Precondition, "stream %s has protocol version %q; this program archives %q", s.name, state.GetProtoVersion(), protoVersion)
-	case state.GetTerminalEmpty():
+	}
+	old, err := a.reopened(ctx, s)
+	if err != nil {
+		return outcome{}, err
+	}
+	switch {
+	case s.state.GetState().GetTerminalEmpty():
 		s.terminal = -1
 	case s.terminal >= 0:
-		if out, err := a.await(ctx, s); err != nil || out.retryAfter > 0 {
+		if out, err := a.await(ctx, s, old); err != nil || out.retryAfter > 0 {
 			return out, err
 		}
 	}
-	return outcome{}, a.archive(ctx, s)
+	return outcome{}, a.archive(ctx, s, old)
 }
 
 // stragglerWait is how long a worker stays with a stream whose last entries are under way.
 const stragglerWait = 200 * time.Millisecond
 
 // await decides whether the stream waits for missing entries. They usually come within milliseconds of the end, so it first
-// waits a moment itself; after that the task goes back, for about a quarter of the time that the stream has been waiting.
-func (a *Archivist) await(ctx context.Context, s *stream) (outcome, error) {
-	ended := s.state.GetTerminatedAge()
-	if ended == nil {
-		ended = s.state.GetAge()
+// waits a moment itself; after that the task goes back, for about a quarter of the time that the stream has been waiting: since its end,
+// or since it was reopened.
+func (a *Archivist) await(ctx context.Context, s *stream, old *archive.Stream) (outcome, error) {
+	since := s.state.GetTerminatedAge()
+	if since == nil || old != nil {
+		since = s.state.GetAge()
 	}
-	age := ended.AsDuration()
+	age := since.AsDuration()
 	if age >= a.WaitForMissing {
 		return outcome{}, nil
 	}
@@ -202,16 +224,9 @@ func (a *Archivist) await(ctx context.Context, s *stream) (outcome, error) {
 	timer := time.NewTimer(stragglerWait)
 	defer timer.Stop()
 	for {
-		have := types.MessageIndex(-1)
-		tail, err := a.Storage.Tail(ctx, s.name)
-		switch {
-		case err == nil:
-			have = tail.Index
-		case !errors.Is(err, storage.ErrDoesNotExist):
+		whole, missing, err := a.whole(ctx, s, old)
+		if err != nil || whole {
 			return outcome{}, err
-		}
-		if have >= s.terminal {
-			return outcome{}, nil
 		}
 		select {
 		case <-changed:
@@ -219,10 +234,26 @@ func (a *Archivist) await(ctx context.Context, s *stream) (outcome, error) {
 			after := min(max(age/4, 100*time.Millisecond), 30*time.Second, a.WaitForMissing-age)
 			return outcome{
 				retryAfter: max(after, time.Millisecond),
-				reason:     fmt.Sprintf("entry %d of 0 to %d is missing", have+1, s.terminal),
+				reason:     fmt.Sprintf("entry %d of 0 to %d is missing", missing, s.terminal),
 			}, nil
 		case <-ctx.Done():
 			return outcome{}, ctx.Err()
 		}
 	}
+}
+
+// whole reports whether every entry up to the end is there, and the first that is not.
+func (a *Archivist) whole(ctx context.Context, s *stream, old *archive.Stream) (bool, types.MessageIndex, error) {
+	if old != nil {
+		return a.filled(ctx, s, old)
+	}
+	have := types.MessageIndex(-1)
+	tail, err := a.Storage.Tail(ctx, s.name)
+	switch {
+	case err == nil:
+		have = tail.Index
+	case !errors.Is(err, storage.ErrDoesNotExist):
+		return false, 0, err
+	}
+	return have >= s.terminal, have + 1, nil
 }

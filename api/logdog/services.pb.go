@@ -404,7 +404,9 @@ type LoadStreamResponse struct {
 	StreamUrl string `protobuf:"bytes,1001,opt,name=stream_url,json=streamUrl,proto3" json:"stream_url,omitempty"`
 	IndexUrl  string `protobuf:"bytes,1002,opt,name=index_url,json=indexUrl,proto3" json:"index_url,omitempty"`
 	// Extension: archives that were replaced. They are removed with the stream's entries in storage.
-	Replaced      []*ArchiveObjects `protobuf:"bytes,1003,rep,name=replaced,proto3" json:"replaced,omitempty"`
+	Replaced []*ArchiveObjects `protobuf:"bytes,1003,rep,name=replaced,proto3" json:"replaced,omitempty"`
+	// Extension: the stream is archived, and no end was ever reported. Its terminal_index is that of the last archived entry.
+	EndUnknown    bool `protobuf:"varint,1004,opt,name=end_unknown,json=endUnknown,proto3" json:"end_unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -493,6 +495,13 @@ func (x *LoadStreamResponse) GetReplaced() []*ArchiveObjects {
 		return x.Replaced
 	}
 	return nil
+}
+
+func (x *LoadStreamResponse) GetEndUnknown() bool {
+	if x != nil {
+		return x.EndUnknown
+	}
+	return false
 }
 
 // ArchiveObjects are where an archive lies.
@@ -1459,7 +1468,7 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\x11LoadStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
-	"\x04desc\x18\x03 \x01(\bR\x04desc\"\xe4\x02\n" +
+	"\x04desc\x18\x03 \x01(\bR\x04desc\"\x86\x03\n" +
 	"\x12LoadStreamResponse\x124\n" +
 	"\x05state\x18\x01 \x01(\v2\x1e.logdog.InternalLogStreamStateR\x05state\x12\x12\n" +
 	"\x04desc\x18\x02 \x01(\fR\x04desc\x12+\n" +
@@ -1469,7 +1478,9 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\n" +
 	"stream_url\x18\xe9\a \x01(\tR\tstreamUrl\x12\x1c\n" +
 	"\tindex_url\x18\xea\a \x01(\tR\bindexUrl\x123\n" +
-	"\breplaced\x18\xeb\a \x03(\v2\x16.logdog.ArchiveObjectsR\breplaced\"L\n" +
+	"\breplaced\x18\xeb\a \x03(\v2\x16.logdog.ArchiveObjectsR\breplaced\x12 \n" +
+	"\vend_unknown\x18\xec\a \x01(\bR\n" +
+	"endUnknown\"L\n" +
 	"\x0eArchiveObjects\x12\x1d\n" +
 	"\n" +
 	"stream_url\x18\x01 \x01(\tR\tstreamUrl\x12\x1b\n" +

@@ -135,6 +135,8 @@ func (s *Service) loadStream(ctx context.Context, r *logdog.LoadStreamRequest) (
 		Age:       age(stream.Updated),
 		StreamUrl: stream.Archive.StreamURL,
 		IndexUrl:  stream.Archive.IndexURL,
+
+		EndUnknown: stream.Archived() && !stream.End.Known,
 	}
 	for _, o := range stream.Replaced {
 		resp.Replaced = append(resp.Replaced, &logdog.ArchiveObjects{StreamUrl: o.StreamURL, IndexUrl: o.IndexURL})

@@ -109,7 +109,7 @@ func (s *Stream) SetArchive(now time.Time, a Archive, missing []Range, replaces 
 	if err := checkRanges(missing, last); err != nil {
 		return false, err
 	}
-	if old := s.Archive; old.StreamURL != "" {
+	if old := s.Archive; old.StreamURL != "" && old.StreamURL != a.StreamURL {
 		s.Replaced = append(s.Replaced, Objects{StreamURL: old.StreamURL, IndexURL: old.IndexURL})
 	}
 	a.At = now
