@@ -251,6 +251,9 @@ type Store interface {
 	Folders(ctx context.Context, q FolderQuery) ([]Folder, error)
 	// Usage returns what a project holds. It costs the same however much that is.
 	Usage(ctx context.Context, project types.Project) (Usage, error)
+	// ArchivedSince returns how many bytes of content of a project were archived from a time on. It costs more, the more streams
+	// that were.
+	ArchivedSince(ctx context.Context, project types.Project, since time.Time) (int64, error)
 	// OldestStreams returns what the query selects.
 	OldestStreams(ctx context.Context, q OldestQuery) ([]*Stream, error)
 	// EmptyPrefixes returns prefixes without streams, created and expired before the time, oldest first, from behind a place.
@@ -285,6 +288,10 @@ type Tx interface {
 	// Prefix and Stream return what Store's methods of the same names return.
 	Prefix(project types.Project, prefix types.StreamName) (*Prefix, error)
 	Stream(project types.Project, id types.StreamID) (*Stream, error)
+	// OpenStreams counts the open streams of a project, and RecentPrefixes its prefixes that were registered from a time on; both
+	// stop at a limit. Transactions that run at once may not see each other's.
+	OpenStreams(project types.Project, limit int64) (int64, error)
+	RecentPrefixes(project types.Project, since time.Time, limit int64) (int64, error)
 	// AddPrefix and AddStream store something new and set its Seq.
 	AddPrefix(p *Prefix) error
 	AddStream(s *Stream) error

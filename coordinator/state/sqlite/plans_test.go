@@ -21,6 +21,7 @@ func TestPlans(t *testing.T) {
 	queries := []string{
 		fromPrefixes + `p.project = 'a' AND p.prefix = 'b'`,
 		oldestOfPrefix, oldestOfProject, emptyPrefixes, deletedPrefixes, allTasks, deadTasks, listFolders,
+		openStreams, recentPrefixes, archivedSince,
 		fromStreams + `s.project = 'a' AND s.id = 'b'`,
 		fromTasks + `t.stream = 1 AND t.kind = 2`,
 		fromTasks + `t.dead IS NULL AND t.available <= 5 ORDER BY t.available LIMIT 5`,

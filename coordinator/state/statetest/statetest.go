@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T, name string) state.Store) {
 		{"oldest", oldest},
 		{"folders", listFolders},
 		{"usage", usage},
+		{"quotas", quotas},
 		{"operator's tasks", operatorsTasks},
 		{"leases", leases},
 		{"tokens", tokens},

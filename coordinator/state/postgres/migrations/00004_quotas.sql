@@ -1,0 +1,2 @@
+-- +goose Up
+CREATE INDEX streams_archived ON streams (project, archived) INCLUDE (content_size) WHERE archived IS NOT NULL;
