@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/daybook-dev/daybook/internal/fault"
 )
@@ -115,7 +116,7 @@ func TLS(caFile string) (*tls.Config, error) {
 }
 
 // Bearer returns the option of a connection whose calls carry a token: what the function returns for the context of each, none if that
-// is empty. It sends tokens in plaintext, too; see CheckToken.
+// is empty. A call that has other authorization keeps it. Tokens are sent in plaintext, too; see CheckToken.
 func Bearer(token func(context.Context) string) grpc.DialOption {
 	return grpc.WithPerRPCCredentials(bearer(token))
 }
@@ -123,6 +124,9 @@ func Bearer(token func(context.Context) string) grpc.DialOption {
 type bearer func(context.Context) string
 
 func (b bearer) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	if md, _ := metadata.FromOutgoingContext(ctx); len(md.Get("authorization")) > 0 {
+		return nil, nil
+	}
 	if token := b(ctx); token != "" {
 		return map[string]string{"authorization": "Bearer " + token}, nil
 	}

@@ -189,7 +189,7 @@ func (k *capture) openButler(ctx context.Context, c *captureFlags, tags streampr
 		Project: k.project, Prefix: k.prefix,
 		Journals:        journalClient(k.link.conn),
 		Registration:    logdog.NewRegistrationClient(k.link.conn),
-		CoordinatorHost: strings.TrimPrefix(k.url, "http://"),
+		CoordinatorHost: hostOf(k.url),
 		SourceInfo:      []string{"daybook " + versionString()},
 		SpoolDir:        spool,
 		SpoolLimit:      int64(c.SpoolLimit),
@@ -416,4 +416,10 @@ func resumeSpools(ctx context.Context, spools string, conn clientConn, log *slog
 		}
 	})
 	return func() { cancel(); wg.Wait() }
+}
+
+// hostOf returns host and port of a URL.
+func hostOf(url string) string {
+	_, host, _ := strings.Cut(url, "://")
+	return host
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"google.golang.org/grpc"
@@ -35,6 +36,7 @@ func (s *system) serve(context.Context) error {
 	metrics := newCallMetrics(s.metrics)
 	around.add(metrics.unary, metrics.stream) // first, so that it sees what becomes of panics
 	around.add(panicsAreErrors(s.Log))
+	around.add(s.callers.unary, s.callers.stream)
 
 	options := append(client.ServerOptions(), grpc.WaitForHandlers(true), grpc.MaxHeaderListSize(maxHeader), grpc.ConnectionTimeout(greetingLimit),
 		grpc.UnknownServiceHandler(s.relay))
@@ -53,23 +55,30 @@ func (s *system) serve(context.Context) error {
 	}
 
 	requests, endRequests := context.WithCancel(context.Background())
-	httpServer := &http.Server{
-		Handler:           s.handler(prpcServer),
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    maxHeader,
-		BaseContext:       func(net.Listener) context.Context { return requests },
-		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelInfo),
+	handler := s.callers.http(s.handler(prpcServer))
+	var doors []*entrance
+	open := func(m *mux.Mux, handler http.Handler) {
+		d := &entrance{m, &http.Server{
+			Handler:           handler,
+			ReadHeaderTimeout: 10 * time.Second,
+			IdleTimeout:       2 * time.Minute,
+			MaxHeaderBytes:    maxHeader,
+			BaseContext:       func(net.Listener) context.Context { return requests },
+			ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelInfo),
+		}}
+		doors = append(doors, d)
+		s.serving.Go(func() { s.fail("accept connections", d.mux.Serve()) })
+		s.serving.Go(func() { s.fail("serve gRPC", grpcServer.Serve(d.mux.GRPC())) })
+		s.serving.Go(func() { s.fail("serve HTTP", d.serveHTTP()) })
 	}
-
-	doors := mux.New(s.Listener)
-	s.serving.Go(func() { s.fail("accept connections", doors.Serve()) })
-	s.serving.Go(func() { s.fail("serve gRPC", grpcServer.Serve(doors.GRPC())) })
-	s.serving.Go(func() {
-		if err := httpServer.Serve(doors.HTTP()); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			s.fail("serve HTTP", err)
-		}
-	})
+	if s.TLS != nil {
+		open(mux.NewTLS(s.Listener, s.TLS), handler)
+	} else {
+		open(mux.New(s.Listener), ownHost(handler, s.advertisedName(), onLoopback(s.Listener)))
+	}
+	if s.Local != nil {
+		open(mux.New(s.Local), ownHost(handler, "", true))
+	}
 	s.onClose(func(ctx context.Context) error {
 		finish, cancel := context.WithTimeout(ctx, finishLimit)
 		defer cancel()
@@ -86,18 +95,53 @@ func (s *system) serve(context.Context) error {
 		endRequests()
 		answered, cancel := context.WithTimeout(ctx, answerLimit)
 		defer cancel()
-		_ = httpServer.Shutdown(answered)
+		for _, d := range doors {
+			_ = d.http.Shutdown(answered)
+		}
 		select {
 		case <-stopped:
 		case <-answered.Done():
 		}
 		grpcServer.Stop()
-		err := httpServer.Close()
-		doors.Close()
+		var err error
+		for _, d := range doors {
+			err = errors.Join(err, d.http.Close())
+			d.mux.Close()
+		}
+		s.callers.guard.Wait()
 		if s.journals != nil {
 			err = errors.Join(err, s.journals.Close(ctx))
 		}
 		return err
 	})
 	return nil
+}
+
+// entrance is a listener that is served.
+type entrance struct {
+	mux  *mux.Mux
+	http *http.Server
+}
+
+// serveHTTP serves until the entrance is closed.
+func (d *entrance) serveHTTP() error {
+	err := d.http.Serve(d.mux.HTTP())
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func onLoopback(l net.Listener) bool {
+	host, _, err := net.SplitHostPort(l.Addr().String())
+	return err == nil && isLoopback(host)
+}
+
+// advertisedName returns the name of this host in the URL by which others find us; empty if there is none.
+func (s *system) advertisedName() string {
+	u, err := url.Parse(s.Advertise)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
 }

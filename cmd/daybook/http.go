@@ -6,14 +6,13 @@ import (
 	"expvar"
 	"net/http"
 	"net/http/pprof"
-	"net/netip"
-	"net/url"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/prpc"
+	"github.com/daybook-dev/daybook/coordinator/access"
 	"github.com/daybook-dev/daybook/journal/broker"
 	"github.com/daybook-dev/daybook/web"
 )
@@ -40,28 +39,38 @@ func (s *system) handler(calls http.Handler) http.Handler {
 		journals = s.relayHTTP(cmp.Or(s.Journals, s.Coordinator))
 		atRoot = journals
 	}
-	metrics := promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{})
+	var metrics http.Handler = promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{})
 
 	ours := http.NewServeMux()
-	for _, path := range []string{"/{$}", "/logs/", "/v/", "/static/", "/rpcexplorer/", "/api/"} {
-		ours.Handle(path, site)
+	readers := s.callers.readers(site)
+	for _, path := range []string{"/{$}", "/logs/", "/v/", "/rpcexplorer/", "/api/"} {
+		ours.Handle(path, readers)
 	}
+	ours.Handle("/static/", site)
+	login := web.NewLogin(s.callers.holder)
+	ours.Handle("/login", login)
+	ours.Handle("/logout", login)
+	metrics = s.callers.only(access.Services, metrics)
 	ours.Handle("/v1/", journals)
 	ours.Handle("GET /metrics", metrics)
 	ours.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	ours.HandleFunc("GET /readyz", s.serveReady)
 	ours.HandleFunc("POST /handover", s.serveHandover)
-	// Operators of other brokers know these. Only loopback reaches them.
-	ours.Handle("/debug/", journals)
+	// Operators of other brokers know these.
+	ours.Handle("/debug/", s.callers.only(access.Services, journals))
 	ours.Handle("/debug/metrics", metrics)
-	ours.Handle("/debug/vars", expvar.Handler())
-	ours.HandleFunc("/debug/pprof/", pprof.Index)
-	ours.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	ours.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	ours.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	ours.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	for path, handler := range map[string]http.Handler{
+		"/debug/vars":          expvar.Handler(),
+		"/debug/pprof/":        http.HandlerFunc(pprof.Index),
+		"/debug/pprof/cmdline": http.HandlerFunc(pprof.Cmdline),
+		"/debug/pprof/profile": http.HandlerFunc(pprof.Profile),
+		"/debug/pprof/symbol":  http.HandlerFunc(pprof.Symbol),
+		"/debug/pprof/trace":   http.HandlerFunc(pprof.Trace),
+	} {
+		ours.Handle(path, s.callers.only(access.Admin, handler))
+	}
 
-	all := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Journals are told apart before the multiplexer would redirect a path to what it takes it for.
 		_, pattern := ours.Handler(r)
 		switch {
@@ -72,17 +81,11 @@ func (s *system) handler(calls http.Handler) http.Handler {
 		case pattern != "":
 			ours.ServeHTTP(w, r)
 		case strings.Contains(r.Header.Get("Accept"), "text/html"):
-			site.ServeHTTP(w, r) // which has a page for people who went astray
+			readers.ServeHTTP(w, r) // which has a page for people who went astray
 		default:
 			atRoot.ServeHTTP(w, r)
 		}
 	})
-	name := ""
-	if u, err := url.Parse(s.Advertise); err == nil {
-		name = u.Hostname()
-	}
-	address, _ := netip.ParseAddrPort(s.Address())
-	return ownHost(all, name, address.Addr().IsLoopback())
 }
 
 // noPages stands where the pages would be.

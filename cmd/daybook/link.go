@@ -1,16 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
-	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -42,7 +42,31 @@ func (f *dataFlags) open() (*datadir.Dir, error) {
 // serverFlags are the flags of every command that talks to a server.
 type serverFlags struct {
 	dataFlags
-	Server string `help:"Address of the server; by default the one that serves the data directory, or none." env:"DAYBOOK_SERVER" placeholder:"HOST:PORT"`
+	Server   string `help:"Address of the server: HOST:PORT, or https://HOST:PORT; by default the one that serves the data directory, or none." env:"DAYBOOK_SERVER" placeholder:"ADDRESS"`
+	Token    string `help:"Token to show to the server; by default the one that is kept for it, see docs/access.md." env:"DAYBOOK_TOKEN" placeholder:"TOKEN"`
+	TLSCA    string `help:"Certificates to trust instead of the system's, in PEM." name:"tls-ca" env:"DAYBOOK_TLS_CA" placeholder:"FILE" type:"path"`
+	Insecure bool   `help:"Send the token in plaintext, where others could read it."`
+}
+
+// named returns the server that the flags name; nil if they name none.
+func (f *serverFlags) named() (*client.Server, error) {
+	if f.Server == "" {
+		return nil, nil
+	}
+	s, err := client.ParseServer(f.Server)
+	return &s, err
+}
+
+// token returns what a server that was named is shown.
+func (f *serverFlags) token(s client.Server) (string, error) {
+	token := strings.TrimSpace(f.Token)
+	if token == "" {
+		var err error
+		if token, err = s.SavedToken(); err != nil {
+			return "", err
+		}
+	}
+	return token, s.CheckToken(token, f.Insecure)
 }
 
 // link is the way to a server: to the one that was named; or to the one that serves the data directory; or, when nobody does, to
@@ -50,9 +74,13 @@ type serverFlags struct {
 // elsewhere is found, and the place of one that died is taken.
 type link struct {
 	dir    *datadir.Dir
-	server string // host:port; empty to use dir
+	server *client.Server // nil to use dir
 	log    *slog.Logger
 	conn   *grpc.ClientConn
+	// token is what the server is shown. That of a holder becomes known when it is dialled.
+	token atomic.Pointer[string]
+	// tokenGiven says that the user has named it.
+	tokenGiven bool
 
 	mu     sync.Mutex // held while a system is opened or closed
 	sys    *system    // ours, if we are the holder
@@ -64,86 +92,88 @@ type link struct {
 // openLink opens the way to the server. Nothing is dialled yet, but if nobody serves the data directory this process does from
 // now on. The link must be closed.
 func (f *serverFlags) openLink(ctx context.Context, log *slog.Logger) (*link, error) {
-	server, err := hostPort(f.Server)
+	server, err := f.named()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := f.open()
-	if err != nil {
+	l := &link{server: server, log: log}
+	options := []grpc.DialOption{client.Bearer(l.credential)}
+	token := strings.TrimSpace(f.Token)
+	if server != nil {
+		if token, err = f.token(*server); err != nil {
+			return nil, err
+		}
+		if options, err = server.Options(l.credential, f.TLSCA); err != nil {
+			return nil, err
+		}
+	}
+	l.token.Store(&token)
+	l.tokenGiven = token != ""
+	if l.dir, err = f.open(); err != nil {
 		return nil, err
 	}
-	l := &link{dir: dir, server: server, log: log}
 	if _, err := l.Address(ctx); err != nil {
 		return nil, err
 	}
-	l.conn, err = client.Dial("passthrough:///daybook", grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.dial(ctx) }))
-	if err != nil {
+	options = append(options, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.dial(ctx) }))
+	if l.conn, err = client.Dial("passthrough:///daybook", options...); err != nil {
 		_ = l.Close(ctx)
 		return nil, err
 	}
 	return l, nil
 }
 
-// hostPort accepts a URL as well as host:port.
-func hostPort(server string) (string, error) {
-	if server == "" {
-		return "", nil
-	}
-	if strings.Contains(server, "://") {
-		u, err := url.Parse(server)
-		if err != nil || u.Scheme != "http" || u.Host == "" {
-			return "", fault.New(fault.Invalid, "server %q is not an address; give host:port or http://host:port", server)
-		}
-		server = u.Host
-	}
-	if _, _, err := net.SplitHostPort(server); err != nil {
-		return "", fault.New(fault.Invalid, "server %q is not an address; give host:port or http://host:port", server)
-	}
-	return server, nil
-}
+// credential returns what the server is shown.
+func (l *link) credential(context.Context) string { return *l.token.Load() }
 
 // Address returns host:port of the server as of now. It becomes the server if there is none.
 func (l *link) Address(ctx context.Context) (string, error) {
-	if l.server != "" {
-		return l.server, nil
+	if l.server != nil {
+		return l.server.Host, nil
 	}
+	h, err := l.holder(ctx)
+	return h.Address, err
+}
+
+// holder returns who serves the data directory as of now. We do if there is nobody.
+func (l *link) holder(ctx context.Context) (datadir.Holder, error) {
 	for {
-		address, err := l.address(ctx)
+		h, err := l.ourselves(ctx)
 		if !errors.Is(err, datadir.ErrHeld) {
-			return address, err
+			return h, err
 		}
 		if h, ok := l.dir.Holder(); ok {
-			return h.Address, nil
+			return h, nil
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("find the server of %s: %w", l.dir.Path(), ctx.Err())
+			return datadir.Holder{}, fmt.Errorf("find the server of %s: %w", l.dir.Path(), ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// address returns our own address, or ErrHeld if another process is the holder.
-func (l *link) address(ctx context.Context) (string, error) {
+// ourselves returns us, or ErrHeld if another process is the holder.
+func (l *link) ourselves(ctx context.Context) (datadir.Holder, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.closed:
-		return "", fault.New(fault.Canceled, "the way to the server is closed")
+		return datadir.Holder{}, fault.New(fault.Canceled, "the way to the server is closed")
 	case l.sys != nil:
-		return l.sys.Address(), nil
+		return l.sys.Holder(), nil
 	}
 	hold, err := l.dir.TryHold()
 	if err != nil {
-		return "", err
+		return datadir.Holder{}, err
 	}
 	sys, err := openAndAnnounce(ctx, systemConfig{layout: embedded, Dir: l.dir, Kind: datadir.Command, Log: l.log}, hold, "")
 	if err != nil {
-		return "", errors.Join(err, hold.Release())
+		return datadir.Holder{}, errors.Join(err, hold.Release())
 	}
 	l.sys, l.hold = sys, hold
 	l.given.Go(func() { l.giveWay(sys) })
-	return sys.Address(), nil
+	return sys.Holder(), nil
 }
 
 // giveWay closes our system when a server asks for the directory.
@@ -173,28 +203,38 @@ func (l *link) closeSystem(ctx context.Context) error {
 }
 
 func (l *link) dial(ctx context.Context) (net.Conn, error) {
-	address, err := l.Address(ctx)
+	if l.server != nil {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", l.server.Host)
+	}
+	h, err := l.holder(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", h.Address)
+	if err == nil && !l.tokenGiven {
+		l.token.Store(&h.Token) // whoever may read the data directory may use it
+	}
+	return conn, err
 }
 
 // URL returns the address of the pages.
 func (l *link) URL(ctx context.Context) (string, error) {
-	address, err := l.Address(ctx)
-	return "http://" + address, err
+	if l.server != nil {
+		return l.server.URL(), nil
+	}
+	h, err := l.holder(ctx)
+	return cmp.Or(h.URL, "http://"+h.Address), err
 }
 
 // Spools returns the directory of the spools of output that is meant for this server.
 func (l *link) Spools() string { return spoolsFor(l.dir, l.server) }
 
 // spoolsFor keeps apart what is meant for the server of the data directory, and for servers that were named.
-func spoolsFor(d *datadir.Dir, server string) string {
-	if server == "" {
+func spoolsFor(d *datadir.Dir, server *client.Server) string {
+	if server == nil {
 		return d.Join("spool", "local")
 	}
-	return d.Join("spool", strings.NewReplacer(":", "_", "[", "", "]", "").Replace(server))
+	return d.Join("spool", strings.NewReplacer(":", "_", "[", "", "]", "").Replace(server.Host))
 }
 
 // Close closes the connection, and our system if we have one, after it has finished what it can until ctx ends.
@@ -223,13 +263,17 @@ func openAndAnnounce(ctx context.Context, c systemConfig, hold *datadir.Hold, li
 	if err != nil {
 		return nil, err
 	}
-	who := datadir.Holder{PID: os.Getpid(), Kind: c.Kind, Address: lis.Addr().String(), Started: time.Now().UTC(), Token: rand.Text()}
-	c.Listener, c.Token = lis, who.Token
+	c.Listener, c.Token = lis, rand.Text()
+	if c.TLS != nil || !onLoopback(lis) {
+		if c.Local, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			return nil, errors.Join(fmt.Errorf("listen on loopback: %w", err), lis.Close())
+		}
+	}
 	sys, err := openSystem(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	if err := hold.Announce(who); err != nil {
+	if err := hold.Announce(sys.Holder()); err != nil {
 		return nil, errors.Join(err, sys.Close(ctx))
 	}
 	return sys, nil

@@ -36,6 +36,7 @@ func (s *system) relay(_ any, in grpc.ServerStream) error {
 		return status.Errorf(codes.FailedPrecondition, "%s goes round between processes; look at their --coordinator and --journals", method)
 	}
 	md = md.Copy()
+	delete(md, "authorization") // the connection knows whose call it is
 	md.Append(relayedHeader, s.Roles.String())
 	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(in.Context(), md))
 	defer cancel()
@@ -117,10 +118,19 @@ func (s *system) relayHTTP(address string) http.Handler {
 	if err != nil {
 		to = &url.URL{Scheme: "http", Host: address} // which fails, and says so
 	}
+	transport, err := s.Peers.transport()
+	if err != nil {
+		s.Log.Error("requests cannot be passed on", "to", to.Host, "error", err) // nor can calls, of which the start tells
+	}
 	return &httputil.ReverseProxy{
+		Transport:     transport,
 		FlushInterval: -1, // answers may be without end
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
+			r.Out.Header.Del("Authorization")
+			if credential := s.callers.elsewhere(r.In.Context(), s.Peers.Token); credential != "" {
+				r.Out.Header.Set("Authorization", "Bearer "+credential)
+			}
 			r.Out.Header[http.CanonicalHeaderKey(relayedHeader)] = append(r.In.Header.Values(relayedHeader), s.Roles.String())
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {

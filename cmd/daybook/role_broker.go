@@ -33,7 +33,7 @@ func (s *system) openBroker(ctx context.Context) error {
 	stores := store.NewRegistry(store.Options{Root: s.Dir.Join("fragments"), Logger: s.Log, Registerer: s.metrics})
 	s.onClose(func(context.Context) error { return stores.Close() })
 	s.journals, err = broker.New(ctx, broker.Config{
-		Engine: log, ID: &protocol.ProcessSpec_ID{Zone: "local", Suffix: "daybook"}, Endpoint: protocol.Endpoint(s.URL()),
+		Engine: log, ID: &protocol.ProcessSpec_ID{Zone: "local", Suffix: "daybook"}, Endpoint: protocol.Endpoint(s.URL()), Callers: s.callers,
 		Stores: stores, Scratch: s.Dir.Join("scratch"), Logger: s.Log, Registerer: s.metrics,
 	})
 	if err != nil {

@@ -20,7 +20,8 @@ func (s *system) openCoordinator(context.Context) error {
 		return fmt.Errorf("open the archive: %w", err)
 	}
 	c := coordinator.Config{
-		Store: s.state, Storage: s.entries, Archives: reader.FromArchive(archived), Settings: s.settings, Logger: s.Log, Registerer: s.metrics,
+		Store: s.state, Storage: s.entries, Archives: reader.FromArchive(archived), Access: s.callers.rules, Tokens: s.callers.tokens,
+		Settings: s.settings, Logger: s.Log, Registerer: s.metrics,
 	}
 	if s.Roles.has(roleWeb) {
 		c.BaseURL = s.URL()

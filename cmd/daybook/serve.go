@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
 
+	"github.com/daybook-dev/daybook/api/client"
 	"github.com/daybook-dev/daybook/internal/datadir"
-	"github.com/daybook-dev/daybook/internal/fault"
 )
 
 // shutdownLimit bounds an ordered shutdown; what is not done then is done after the next start.
@@ -18,7 +17,8 @@ const shutdownLimit = 15 * time.Second
 type serveCmd struct {
 	dataFlags
 	layout
-	Listen string `help:"Address to listen on; port 0 is any free one." default:"${listen}" placeholder:"HOST:PORT"`
+	doorFlags
+	peerFlags
 }
 
 func (c *serveCmd) Help() string {
@@ -28,10 +28,11 @@ func (c *serveCmd) Help() string {
 }
 
 func (c *serveCmd) Run(e *env) error {
-	if err := loopbackOnly(c.Listen); err != nil {
+	if err := errors.Join(c.doorFlags.check(), c.layout.check()); err != nil {
 		return err
 	}
-	if err := c.check(); err != nil {
+	tls, err := c.serverTLS(e.log)
+	if err != nil {
 		return err
 	}
 	dir, err := c.open()
@@ -44,12 +45,14 @@ func (c *serveCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	sys, err := openAndAnnounce(e.ctx, systemConfig{layout: c.layout, Dir: dir, Kind: datadir.Server, Log: e.log}, hold, c.Listen)
+	sys, err := openAndAnnounce(e.ctx, systemConfig{
+		layout: c.layout, Dir: dir, Kind: datadir.Server, TLS: tls, DemandTokens: c.demandsTokens(), Peers: c.peerFlags, Log: e.log,
+	}, hold, c.Listen)
 	if err != nil {
 		return errors.Join(err, hold.Release())
 	}
-	fmt.Fprintf(e.stdout, "daybook: serving on http://%s\n", sys.Address())
-	resume := resumeSpools(e.ctx, spoolsFor(dir, ""), sys.Conn(), e.log)
+	fmt.Fprintf(e.stdout, "daybook: serving on %s\n", client.Server{Host: sys.Address(), TLS: tls != nil}.URL())
+	resume := resumeSpools(e.ctx, spoolsFor(dir, nil), sys.Conn(), e.log)
 
 	select {
 	case <-e.ctx.Done():
@@ -60,18 +63,6 @@ func (c *serveCmd) Run(e *env) error {
 	end, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
 	return errors.Join(failure, sys.Close(end), hold.Release())
-}
-
-// loopbackOnly refuses to serve without authentication where others can reach us.
-func loopbackOnly(listen string) error {
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
-		return fault.New(fault.Invalid, "--listen %q: %w; give HOST:PORT", listen, err)
-	}
-	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
-		return nil
-	}
-	return fault.New(fault.Invalid, "--listen %q: only loopback can be served, since callers are not authenticated; use 127.0.0.1 or [::1] and a tunnel", listen)
 }
 
 // askToGiveWay asks a command that holds the directory to hand it over.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/subtle"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,7 +45,16 @@ type systemConfig struct {
 	// Listener belongs to the system.
 	Listener net.Listener
 	Kind     datadir.Kind
-	// Token authorizes the request to give way.
+	// TLS is that of the listener; nil is plaintext.
+	TLS *tls.Config
+	// Local is where this process and others that may read the data directory find it; nil if that is Listener. It is in plaintext, on
+	// loopback, and belongs to the system.
+	Local net.Listener
+	// DemandTokens says that callers need tokens even if the configuration has no access rules.
+	DemandTokens bool
+	// Peers is what other processes of the system are shown, and how they are trusted.
+	Peers peerFlags
+	// Token authorizes the request to give way, and whoever may read it, since they may read the data directory.
 	Token string
 	Log   *slog.Logger
 }
@@ -55,7 +65,9 @@ type system struct {
 	systemConfig
 	engines
 
+	started  time.Time
 	settings *config.Authority
+	callers  *callers
 
 	closers []func(context.Context) error // in the order of opening
 	metrics *prometheus.Registry
@@ -84,10 +96,15 @@ type system struct {
 
 // openSystem opens the engines, serves, and sets the roles to work. It takes the listener in any case.
 func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
-	s := &system{systemConfig: c, metrics: prometheus.NewRegistry(), handover: make(chan struct{}), done: make(chan struct{})}
+	s := &system{
+		systemConfig: c, started: time.Now().UTC(), callers: newCallers(), metrics: prometheus.NewRegistry(), handover: make(chan struct{}), done: make(chan struct{}),
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Listener.Close(), s.Close(context.WithoutCancel(ctx)))
+			if c.Local != nil {
+				err = errors.Join(err, c.Local.Close())
+			}
 		}
 	}()
 	limitMemory(memoryLimit, 300) // our live memory is small for what passes through it
@@ -100,6 +117,7 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 		{allRoles, s.openSettings},
 		{roleBroker, s.openBroker},
 		{allRoles, s.openEngines},
+		{allRoles, s.openAccess},
 		{roleCoordinator, s.openCoordinator},
 		{allRoles, s.serve},
 		{roleBroker, s.createIngestJournal},
@@ -159,25 +177,32 @@ func (s *system) onClose(f func(context.Context) error) { s.closers = append(s.c
 
 // connect opens the ways to ourselves and to the roles that are elsewhere. Nothing is dialled yet.
 func (s *system) connect() error {
-	dial := func(what, target string) (*grpc.ClientConn, error) {
-		conn, err := client.Dial(target)
+	dial := func(what, target string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+		conn, err := client.Dial(target, options...)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", what, err)
 		}
 		s.onClose(func(context.Context) error { return conn.Close() })
 		return conn, nil
 	}
+	peer := func(what, name string) (*grpc.ClientConn, error) {
+		server, err := client.ParseServer(name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", what, err)
+		}
+		options, err := s.Peers.options(server, s.callers)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", what, err)
+		}
+		return dial(what, server.Host, options...)
+	}
 	var err error
-	if s.conn, err = dial("listener", s.Address()); err != nil {
+	if s.conn, err = dial("listener", s.LocalAddress(), client.Bearer(s.callers.credential)); err != nil {
 		return err
 	}
 	s.toCoordinator = s.conn
 	if !s.Roles.has(roleCoordinator) && s.Coordinator != "" {
-		address, err := hostPort(s.Coordinator)
-		if err != nil {
-			return fmt.Errorf("--coordinator: %w", err)
-		}
-		if s.toCoordinator, err = dial("--coordinator", address); err != nil {
+		if s.toCoordinator, err = peer("--coordinator", s.Coordinator); err != nil {
 			return err
 		}
 	}
@@ -185,11 +210,7 @@ func (s *system) connect() error {
 	switch {
 	case s.Roles.has(roleBroker):
 	case s.Journals != "":
-		address, err := hostPort(s.Journals)
-		if err != nil {
-			return fmt.Errorf("--journals: %w", err)
-		}
-		if s.toJournals, err = dial("--journals", address); err != nil {
+		if s.toJournals, err = peer("--journals", s.Journals); err != nil {
 			return err
 		}
 	default:
@@ -201,12 +222,38 @@ func (s *system) connect() error {
 // Address returns host:port of the listener.
 func (s *system) Address() string { return s.Listener.Addr().String() }
 
+// LocalAddress returns host:port by which processes of this machine that may read the data directory find us.
+func (s *system) LocalAddress() string {
+	if s.Local != nil {
+		return s.Local.Addr().String()
+	}
+	return s.Address()
+}
+
+// Holder returns what others need to know who may read the data directory.
+func (s *system) Holder() datadir.Holder {
+	return datadir.Holder{PID: os.Getpid(), Kind: s.Kind, Address: s.LocalAddress(), URL: s.URL(), Started: s.started, Token: s.Token}
+}
+
 // URL returns where others find us, without a trailing slash.
 func (s *system) URL() string {
 	if s.Advertise != "" {
 		return s.Advertise
 	}
-	return "http://" + s.Address()
+	return client.Server{Host: reachable(s.Address()), TLS: s.TLS != nil}.URL()
+}
+
+// reachable puts this machine's name in place of an address that stands for all of its addresses.
+func reachable(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
+		return address
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return address
+	}
+	return net.JoinHostPort(name, port)
 }
 
 // Conn returns a connection to the system.

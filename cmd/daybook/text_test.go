@@ -67,29 +67,3 @@ func TestText(t *testing.T) {
 		}
 	}
 }
-
-func TestHostPort(t *testing.T) {
-	for in, want := range map[string]string{"": "", "127.0.0.1:1": "127.0.0.1:1", "http://h:2": "h:2", "http://h:2/": "h:2", "[::1]:3": "[::1]:3"} {
-		if got, err := hostPort(in); err != nil || got != want {
-			t.Errorf("%q: %q, %v", in, got, err)
-		}
-	}
-	for _, in := range []string{"h", "https://h:1", "http://h", "unix:///x"} {
-		if got, err := hostPort(in); err == nil {
-			t.Errorf("%q: %q", in, got)
-		}
-	}
-}
-
-func TestLoopbackOnly(t *testing.T) {
-	for _, in := range []string{"127.0.0.1:0", "localhost:4660", "[::1]:0"} {
-		if err := loopbackOnly(in); err != nil {
-			t.Error(err)
-		}
-	}
-	for _, in := range []string{":4660", "0.0.0.0:1", "10.0.0.1:1", "x"} {
-		if err := loopbackOnly(in); err == nil {
-			t.Errorf("%q was accepted", in)
-		}
-	}
-}

@@ -70,11 +70,13 @@ const (
 
 // Holder is what a holder tells about itself. The file is readable by the directory's owner only.
 type Holder struct {
-	PID     int       `json:"pid"`
-	Kind    Kind      `json:"kind"`
-	Address string    `json:"address"` // host:port
+	PID     int    `json:"pid"`
+	Kind    Kind   `json:"kind"`
+	Address string `json:"address"` // host:port, on this machine, in plaintext
+	// URL is where others find the holder's pages.
+	URL     string    `json:"url,omitempty"`
 	Started time.Time `json:"started"`
-	// Token authorizes the request to give way.
+	// Token authorizes the request to give way, and everything else: who may read it, may read the directory.
 	Token string `json:"token"`
 }
 
