@@ -42,13 +42,14 @@ type Config struct {
 // Service implements logdog.Registration.
 type Service struct {
 	logdog.UnimplementedRegistrationServer
-	store state.Store
-	conf  Config
+	store   state.Store
+	conf    Config
+	volumes volumes
 }
 
 // New returns a Service.
 func New(store state.Store, conf Config) *Service {
-	return &Service{store: store, conf: conf}
+	return &Service{store: store, conf: conf, volumes: volumes{of: make(map[types.Project]volume)}}
 }
 
 // RegisterPrefix claims a prefix.
@@ -70,7 +71,11 @@ func (s *Service) RegisterPrefix(ctx context.Context, r *logdog.RegisterPrefixRe
 }
 
 func (s *Service) register(ctx context.Context, r *logdog.RegisterPrefixRequest) (*state.Prefix, error) {
-	wish, err := s.prefix(ctx, r)
+	wish, project, err := s.prefix(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	volume, err := s.volume(ctx, project)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +85,9 @@ func (s *Service) register(ctx context.Context, r *logdog.RegisterPrefixRequest)
 		switch {
 		case fault.Is(err, fault.NotFound):
 			p = wish
+			if err := checkQuotas(tx, project, volume, p.Created); err != nil {
+				return err
+			}
 			return tx.AddPrefix(p)
 		case err != nil:
 			return err
@@ -94,8 +102,8 @@ func (s *Service) register(ctx context.Context, r *logdog.RegisterPrefixRequest)
 	return p, nil
 }
 
-// prefix checks a request and returns the prefix that it asks for.
-func (s *Service) prefix(ctx context.Context, r *logdog.RegisterPrefixRequest) (*state.Prefix, error) {
+// prefix checks a request and returns the prefix that it asks for, and its project.
+func (s *Service) prefix(ctx context.Context, r *logdog.RegisterPrefixRequest) (*state.Prefix, *config.Project, error) {
 	p := &state.Prefix{
 		Project: types.Project(r.GetProject()),
 		Prefix:  types.StreamName(r.GetPrefix()),
@@ -105,50 +113,50 @@ func (s *Service) prefix(ctx context.Context, r *logdog.RegisterPrefixRequest) (
 		Created: time.Now().UTC().Round(time.Microsecond),
 	}
 	if err := p.Project.Validate(); err != nil {
-		return nil, fault.Wrap(fault.Invalid, err)
+		return nil, nil, fault.Wrap(fault.Invalid, err)
 	}
 	settings := s.conf.Settings.Current()
 	project := settings.Projects[p.Project]
 	if project == nil {
-		return nil, s.conf.Access.Hidden(ctx)
+		return nil, nil, s.conf.Access.Hidden(ctx)
 	}
 	if !realmName.MatchString(p.Realm) {
-		return nil, fault.New(fault.Invalid, "realm is not a realm name of the project")
+		return nil, nil, fault.New(fault.Invalid, "realm is not a realm name of the project")
 	}
 	if err := p.Prefix.Validate(); err != nil {
-		return nil, fault.New(fault.Invalid, "prefix: %w", err)
+		return nil, nil, fault.New(fault.Invalid, "prefix: %w", err)
 	}
 	if err := s.conf.Access.Check(ctx, p.Project, p.Realm, access.Create); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if n := len(p.OpNonce); n != 0 && n != nonceLength {
-		return nil, fault.New(fault.Invalid, "op_nonce has %d bytes; none or %d are required", n, nonceLength)
+		return nil, nil, fault.New(fault.Invalid, "op_nonce has %d bytes; none or %d are required", n, nonceLength)
 	}
 	size := 0
 	for _, line := range p.Source {
 		size += len(line)
 	}
 	if size > maxSourceInfo {
-		return nil, fault.New(fault.Invalid, "source_info has %d bytes; at most %d are allowed", size, maxSourceInfo)
+		return nil, nil, fault.New(fault.Invalid, "source_info has %d bytes; at most %d are allowed", size, maxSourceInfo)
 	}
 	if r.GetExpiration() != nil {
 		if err := r.GetExpiration().CheckValid(); err != nil {
-			return nil, fault.New(fault.Invalid, "expiration: %w", err)
+			return nil, nil, fault.New(fault.Invalid, "expiration: %w", err)
 		}
 	}
 	window := settings.PrefixWindow(project, r.GetExpiration().AsDuration())
 	if window <= 0 {
-		return nil, fault.New(fault.Invalid, "expiration: neither the request nor the configuration says how long streams may be registered; give one")
+		return nil, nil, fault.New(fault.Invalid, "expiration: neither the request nor the configuration says how long streams may be registered; give one")
 	}
 	p.Expires = p.Created.Add(window)
 	p.Secret = types.NewPrefixSecret()
 	if wished := types.PrefixSecret(r.GetWishedSecret()); len(wished) > 0 && len(p.OpNonce) > 0 {
 		if err := wished.Validate(); err != nil {
-			return nil, fault.New(fault.Invalid, "wished_secret: %w", err)
+			return nil, nil, fault.New(fault.Invalid, "wished_secret: %w", err)
 		}
 		p.Secret = bytes.Clone(wished)
 	}
-	return p, nil
+	return p, project, nil
 }
 
 // isRetry tells whether two registrations are the same one.
