@@ -165,6 +165,10 @@ func message(t testing.TB, b *logpb.ButlerLogBundle) []byte {
 	return msg
 }
 
+func envelopeNone(b *logpb.ButlerLogBundle) ([]byte, error) {
+	return new(envelope.Writer).Append(nil, b)
+}
+
 func path(name string) types.StreamPath { return types.StreamPath("pre/fix/+/" + name) }
 
 // stored returns the text of the stored entries of a stream by index, as one string.

@@ -14,22 +14,20 @@ import (
 // committer stores parcels in their order, together with the position they reach, and then reports the ends of streams.
 type committer struct {
 	*Consumer
-	in       <-chan *parcel
-	inFlight *semaphore.Weighted
-	batch    storage.Batch
-	parcels  []*parcel // whose entries are in the batch
-	end      int64     // offset behind the last parcel that was put into a batch
+	in      <-chan *parcel
+	batch   storage.Batch
+	parcels []*parcel // whose entries are in the batch
+	end     int64     // offset behind the last parcel that was put into a batch
 
 	ends  endings
 	slots *semaphore.Weighted
 	wg    sync.WaitGroup // of reports under way
 }
 
-func newCommitter(c *Consumer, in <-chan *parcel, inFlight *semaphore.Weighted, from int64) *committer {
+func newCommitter(c *Consumer, in <-chan *parcel, from int64) *committer {
 	return &committer{
 		Consumer: c,
 		in:       in,
-		inFlight: inFlight,
 		end:      from,
 		ends:     endings{changed: make(chan struct{}, 1)},
 		slots:    semaphore.NewWeighted(maxTerminations),
@@ -145,7 +143,7 @@ func (c *committer) commit(ctx context.Context) error {
 	}
 	c.moveTo(position)
 	for i, p := range c.parcels {
-		c.inFlight.Release(p.weight)
+		c.release(p.weight)
 		for _, r := range p.bundle.runs {
 			c.metrics().handled(r, p.arrived)
 		}

@@ -54,6 +54,10 @@ type ConsumerConfig struct {
 // long as it takes; what is refused for good is counted, logged, and left behind.
 type Consumer struct {
 	cfg ConsumerConfig
+	// inFlight bounds the bytes of messages that were read and are not stored yet, shared those of all Consumers of a Group, if it is
+	// not nil. held is what of them is taken.
+	inFlight, shared *semaphore.Weighted
+	held             atomic.Int64
 	// head is the end of the journal as last heard of.
 	head atomic.Int64
 
@@ -68,7 +72,12 @@ type Consumer struct {
 
 // NewConsumer returns a Consumer that does nothing yet.
 func NewConsumer(cfg ConsumerConfig) *Consumer {
-	return &Consumer{cfg: cfg, moved: make(chan struct{}), silent: make(map[string]time.Time)}
+	return &Consumer{
+		cfg:      cfg,
+		inFlight: semaphore.NewWeighted(maxInFlight),
+		moved:    make(chan struct{}),
+		silent:   make(map[string]time.Time),
+	}
 }
 
 // Run reads the journal from where the storage's checkpoint is until ctx ends, which is no error. It may be called once.
@@ -102,11 +111,35 @@ func (c *Consumer) run(ctx context.Context) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	parcels := make(chan *parcel, maxBatchMessages)
-	inFlight := semaphore.NewWeighted(maxInFlight)
-	g.Go(func() error { return (&intake{Consumer: c, out: parcels, inFlight: inFlight}).run(ctx, from) })
-	g.Go(func() error { return newCommitter(c, parcels, inFlight, from).run(ctx) })
+	g.Go(func() error { return (&intake{Consumer: c, out: parcels}).run(ctx, from) })
+	g.Go(func() error { return newCommitter(c, parcels, from).run(ctx) })
 	g.Go(func() error { return c.syncs(ctx) })
+	defer func() { c.release(c.held.Load()) }()
 	return g.Wait()
+}
+
+// acquire waits until n bytes more may be in flight.
+func (c *Consumer) acquire(ctx context.Context, n int64) error {
+	if err := c.inFlight.Acquire(ctx, n); err != nil {
+		return err
+	}
+	if c.shared != nil {
+		if err := c.shared.Acquire(ctx, n); err != nil {
+			c.inFlight.Release(n)
+			return err
+		}
+	}
+	c.held.Add(n)
+	return nil
+}
+
+// release says that n bytes are not in flight any more.
+func (c *Consumer) release(n int64) {
+	c.held.Add(-n)
+	c.inFlight.Release(n)
+	if c.shared != nil {
+		c.shared.Release(n)
+	}
 }
 
 // checkpoint is the name of the reader's position in the storage.
@@ -124,21 +157,9 @@ func (c *Consumer) checkHead(ctx context.Context, position int64) error {
 		return nil
 	}
 	var head int64
-	err := c.retry(ctx, "find the end", anyFailure, func() error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel() // nothing but the first answer is wanted
-		r := client.NewReader(ctx, c.cfg.Journals, &pb.ReadRequest{Journal: string(c.cfg.Journal), Offset: -1, MetadataOnly: true})
-		for {
-			_, err := r.Read(nil)
-			if err == nil {
-				continue
-			}
-			if errors.Is(err, client.ErrOffsetJump) || errors.Is(err, client.ErrOffsetNotYetAvailable) {
-				head = max(r.Request.GetOffset(), r.Response.GetWriteHead())
-				return nil
-			}
-			return err
-		}
+	err := c.retry(ctx, "find the end", anyFailure, func() (err error) {
+		head, err = findHead(ctx, c.cfg.Journals, c.cfg.Journal)
+		return err
 	})
 	if err != nil {
 		return err
@@ -149,6 +170,23 @@ func (c *Consumer) checkHead(ctx context.Context, position int64) error {
 	}
 	c.head.Store(head)
 	return nil
+}
+
+// findHead returns where a journal ends.
+func findHead(ctx context.Context, journals pb.RoutedJournalClient, journal pb.Journal) (int64, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // nothing but the first answer is wanted
+	r := client.NewReader(ctx, journals, &pb.ReadRequest{Journal: string(journal), Offset: -1, MetadataOnly: true})
+	for {
+		_, err := r.Read(nil)
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, client.ErrOffsetJump) || errors.Is(err, client.ErrOffsetNotYetAvailable) {
+			return max(r.Request.GetOffset(), r.Response.GetWriteHead()), nil
+		}
+		return 0, err
+	}
 }
 
 // Position returns the journal offset below which every message is stored, and every end of a stream reported.
@@ -163,6 +201,14 @@ func (c *Consumer) Lag() int64 { return max(0, c.head.Load()-c.Position()) }
 
 // WaitFor returns when the position has reached the offset.
 func (c *Consumer) WaitFor(ctx context.Context, offset int64) error {
+	return c.waitFor(ctx, offset, nil)
+}
+
+// errChanged ends a wait for a Consumer that may be there no longer.
+var errChanged = errors.New("the consumers have changed")
+
+// waitFor is WaitFor that may be ended.
+func (c *Consumer) waitFor(ctx context.Context, offset int64, end <-chan struct{}) error {
 	for {
 		c.mu.Lock()
 		position, moved := c.position, c.moved
@@ -172,6 +218,8 @@ func (c *Consumer) WaitFor(ctx context.Context, offset int64) error {
 		}
 		select {
 		case <-moved:
+		case <-end:
+			return errChanged
 		case <-ctx.Done():
 			return fmt.Errorf("collect journal %s: %d bytes are left to offset %d: %w", c.cfg.Journal, offset-position, offset, ctx.Err())
 		}

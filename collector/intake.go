@@ -27,8 +27,7 @@ const (
 // intake reads messages from the journal, decodes them, and begins to register their streams. It hands them on in order.
 type intake struct {
 	*Consumer
-	out      chan<- *parcel
-	inFlight *semaphore.Weighted
+	out chan<- *parcel
 }
 
 func (in *intake) run(ctx context.Context, from int64) error {
@@ -49,6 +48,11 @@ func (in *intake) run(ctx context.Context, from int64) error {
 		switch {
 		case errors.Is(err, client.ErrOffsetJump):
 			next := rr.Offset()
+			if stored, err := in.cfg.Collector.Storage.Checkpoint(ctx, in.checkpoint()); err == nil && stored >= next {
+				// Another Collector, which believes that the journal is its, has got further.
+				base, skipped, records = next, 0, ingest.NewReader(nonEmpty{rr})
+				continue
+			}
 			in.metrics().missingBytes.Add(float64(next - base - records.Consumed()))
 			in.cfg.Collector.Logger.Error("a part of the journal was deleted before it was read",
 				"journal", in.cfg.Journal, "from", base+records.Consumed(), "to", next)
@@ -82,7 +86,7 @@ func (in *intake) run(ctx context.Context, from int64) error {
 		}
 		p.bundle = in.cfg.Collector.open(bytes.Clone(msg), origin{in.cfg.Journal, p.begin})
 		p.weight = int64(min(p.bundle.memory, maxInFlight))
-		if err := in.inFlight.Acquire(ctx, p.weight); err != nil {
+		if err := in.acquire(ctx, p.weight); err != nil {
 			return err
 		}
 		if err := in.register(ctx, p, slots, &registrations); err != nil {

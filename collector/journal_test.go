@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -23,6 +24,8 @@ const testJournal = "daybook/ingest/000"
 type fakeJournal struct {
 	pb.UnimplementedJournalServer
 	changed wake.Hub[string]
+	// sent counts the bytes of content that readers were sent.
+	sent atomic.Int64
 
 	mu      sync.Mutex
 	content []byte
@@ -108,6 +111,7 @@ func (j *fakeJournal) Read(req *pb.ReadRequest, stream pb.Journal_ReadServer) er
 				return err
 			}
 			offset += n
+			j.sent.Add(n)
 			if hangUp {
 				return nil
 			}

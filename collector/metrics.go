@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	pb "github.com/daybook-dev/daybook/journal/protocol"
 )
 
 // Metrics counts what Collectors do. One value serves any number of them.
@@ -68,6 +70,13 @@ func (m *Metrics) handled(r *run, started time.Time) {
 	label := r.streamType()
 	m.entries.WithLabelValues(label).Inc()
 	m.entrySeconds.WithLabelValues(label).Observe(time.Since(started).Seconds())
+}
+
+// forget drops what is said of a journal that is not collected any more.
+func (m *Metrics) forget(journal pb.Journal) {
+	for _, g := range []*prometheus.GaugeVec{m.position, m.durablePosition, m.lag} {
+		g.DeleteLabelValues(string(journal))
+	}
 }
 
 // Why messages and bundle entries are dropped.
