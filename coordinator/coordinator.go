@@ -30,6 +30,7 @@ import (
 	"github.com/daybook-dev/daybook/coordinator/registration"
 	"github.com/daybook-dev/daybook/coordinator/services"
 	"github.com/daybook-dev/daybook/coordinator/state"
+	"github.com/daybook-dev/daybook/coordinator/tasks"
 	"github.com/daybook-dev/daybook/storage"
 )
 
@@ -61,6 +62,7 @@ type Coordinator struct {
 	reader       *reader.Reader
 	leases       *leases.Service
 	access       *access.Service
+	tasks        *tasks.Service
 }
 
 // New returns a Coordinator.
@@ -85,6 +87,7 @@ func New(c Config) (*Coordinator, error) {
 		reader:       reader.New(reader.Config{Store: c.Store, Storage: c.Storage, Archives: c.Archives, Access: c.Access, Settings: c.Settings, Backend: b}),
 		leases:       leases.New(c.Store, c.Access),
 		access:       access.NewService(c.Tokens, c.Access, c.Logger),
+		tasks:        tasks.New(c.Store, c.Access),
 	}, nil
 }
 
@@ -96,6 +99,7 @@ func (c *Coordinator) Register(s grpc.ServiceRegistrar) {
 	daybookv1.RegisterLogsServer(s, c.Logs())
 	daybookv1.RegisterLeasesServer(s, c.leases)
 	daybookv1.RegisterAccessServer(s, c.access)
+	daybookv1.RegisterTasksServer(s, c.tasks)
 }
 
 // Registration is the door of Butlers. It, Services and Logs serve callers within the process; their errors are statuses, as those
@@ -111,6 +115,9 @@ func (c *Coordinator) Logs() daybookv1.LogsServer { return c.reader.Daybook() }
 // DueTasks counts the tasks that can be leased now or are leased: the work that a process which is about to end may want to see done.
 // Tasks that wait for a time to come do not count.
 func (c *Coordinator) DueTasks(ctx context.Context) (int, error) { return c.backend.Pending(ctx) }
+
+// Run removes what has come to its end by time alone, as the settings of projects say. It returns when ctx ends.
+func (c *Coordinator) Run(ctx context.Context) { c.backend.Run(ctx) }
 
 // Close ends the calls that wait: followers and long polls get an error of kind Transient. It returns at once.
 func (c *Coordinator) Close() {

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
@@ -52,7 +53,13 @@ func (b *Backend) lease(ctx context.Context, limit int, lease time.Duration) (le
 		if err != nil {
 			return err
 		}
+		// A removal takes the place of other work on its stream, so it is looked at first.
+		slices.SortStableFunc(tasks, func(a, b *state.Task) int { return int(b.Kind) - int(a.Kind) })
+		ending := make(map[int64]bool)
 		for _, t := range tasks {
+			if ending[t.Stream.Seq] {
+				continue
+			}
 			if t.Failures >= b.policy.MaxFailures {
 				if err := b.bury(tx, t, ""); err != nil {
 					return err
@@ -64,6 +71,7 @@ func (b *Backend) lease(ctx context.Context, limit int, lease time.Duration) (le
 			} else if !ok {
 				continue
 			}
+			ending[t.Stream.Seq] = t.Kind == state.RemoveTask
 			if !t.LeaseEnd.IsZero() {
 				t.LastError = "the lease ended without a word from its holder"
 			}

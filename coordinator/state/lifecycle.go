@@ -234,6 +234,15 @@ func (t *Task) Bury(now time.Time, reason string) {
 	}
 }
 
+// Retry makes the task what it was when it was new. A task that somebody works on is left to them.
+func (t *Task) Retry(now time.Time) error {
+	if t.LeaseEnd.After(now) {
+		return fault.New(fault.Precondition, "task %d is being worked on until %s", t.Seq, t.LeaseEnd.Format(time.RFC3339))
+	}
+	t.Available, t.LeaseEnd, t.Dead, t.Failures = now, time.Time{}, time.Time{}, 0
+	return nil
+}
+
 // String names the phase.
 func (p Phase) String() string {
 	names := [...]string{"open", "terminated", "complete", "incomplete"}
