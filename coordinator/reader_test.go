@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/logdog"
@@ -14,6 +16,7 @@ import (
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
+	"github.com/daybook-dev/daybook/storage"
 )
 
 // Each case for a stream in storage and one in the archive, holding 0, 1, 2, 4, 5, 7.
@@ -355,5 +358,74 @@ func TestFindAndList(t *testing.T) {
 	r := &daybookv1.ListPrefixesRequest{Project: project, Pattern: "**/job", PageSize: 1}
 	if prefixes, err = v1.ListPrefixes(t.Context(), r); err != nil || len(prefixes.GetPrefixes()) != 1 {
 		t.Errorf("%v, %v", prefixes, err)
+	}
+}
+
+// Signed URLs are given of archived streams, for an hour at most, and left out where there are none.
+func TestSignedURLs(t *testing.T) {
+	h := newHouse(t)
+	h.register("recent")
+	h.put("recent", 0)
+	h.terminate(h.register("archived"), 0)
+	h.archive("archived", 0)
+	logs, _ := h.serve()
+	get := func(name string, sign *logdog.GetRequest_SignURLRequest) *logdog.GetResponse {
+		t.Helper()
+		resp, err := logs.Get(t.Context(), &logdog.GetRequest{Project: project, Path: prefix + "/+/" + name, LogCount: -1, GetSignedUrls: sign})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	minute := durationpb.New(time.Minute)
+	both := &logdog.GetRequest_SignURLRequest{Lifetime: minute, Stream: true, Index: true}
+	if r := get("archived", both); r.GetSignedUrls() != nil {
+		t.Errorf("no place for signed URLs, and %v", r.GetSignedUrls())
+	}
+	h.archives.signs = true
+	url := "memory:" + prefix + "/+/archived"
+	for what, test := range map[string]struct {
+		name          string
+		r             *logdog.GetRequest_SignURLRequest
+		stream, index string
+		lifetime      time.Duration
+	}{
+		"both":        {"archived", both, "https://signed/1m0s/" + url, "https://signed/1m0s/" + url, time.Minute},
+		"index":       {"archived", &logdog.GetRequest_SignURLRequest{Lifetime: minute, Index: true}, "", "https://signed/1m0s/" + url, time.Minute},
+		"long":        {"archived", &logdog.GetRequest_SignURLRequest{Lifetime: durationpb.New(9 * time.Hour), Stream: true}, "https://signed/1h0m0s/" + url, "", time.Hour},
+		"recent":      {"recent", both, "", "", 0},
+		"no lifetime": {"archived", &logdog.GetRequest_SignURLRequest{Stream: true}, "", "", 0},
+		"no object":   {"archived", &logdog.GetRequest_SignURLRequest{Lifetime: minute}, "", "", 0},
+		"nothing":     {"archived", nil, "", "", 0},
+	} {
+		before := time.Now()
+		r := get(test.name, test.r)
+		if s := r.GetSignedUrls(); (s != nil) != (test.lifetime > 0) || s.GetStream() != test.stream || s.GetIndex() != test.index {
+			t.Errorf("%s: %v", what, s)
+		} else if s != nil && (s.GetExpiration().AsTime().Before(before.Add(test.lifetime)) || s.GetExpiration().AsTime().After(time.Now().Add(test.lifetime))) {
+			t.Errorf("%s: expires %v", what, s.GetExpiration().AsTime())
+		}
+		if len(r.GetLogs()) > 0 || r.GetState() != nil {
+			t.Errorf("%s: %v", what, r)
+		}
+	}
+}
+
+// Damaged entries, and addresses that are none, are the server's failure.
+func TestDamage(t *testing.T) {
+	h := newHouse(t)
+	h.register("damaged")
+	path := types.StreamName(prefix).Join("damaged")
+	err := h.storage.Put(t.Context(), storage.PutRequest{Stream: storage.Stream{Project: project, Path: path}, Values: [][]byte{[]byte("no entry")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs, _ := h.serve()
+	_, err = logs.Get(t.Context(), &logdog.GetRequest{Project: project, Path: string(path)})
+	wantCode(t, "get", err, codes.Internal)
+	_, err = logs.Tail(t.Context(), &logdog.TailRequest{Project: project, Path: string(path)})
+	wantCode(t, "tail", err, codes.Internal)
+	if _, err = logs.Get(t.Context(), &logdog.GetRequest{Project: project, Path: string(path), LogCount: -1, State: true}); err != nil {
+		t.Errorf("state alone: %v", err)
 	}
 }

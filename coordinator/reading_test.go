@@ -35,6 +35,12 @@ func as(ctx context.Context, name string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "test-caller", name)
 }
 
+// caller returns who makes the calls of a context.
+func caller(ctx context.Context) string {
+	md, _ := metadata.FromOutgoingContext(ctx)
+	return md.Get("test-caller")[0]
+}
+
 func (c callers) context(ctx context.Context) context.Context {
 	for _, name := range metadata.ValueFromIncomingContext(ctx, "test-caller") {
 		if p, ok := c[name]; ok {
