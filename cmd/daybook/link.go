@@ -126,6 +126,19 @@ func (f *serverFlags) openLink(ctx context.Context, log *slog.Logger) (*link, er
 // credential returns what the server is shown.
 func (l *link) credential(context.Context) string { return *l.token.Load() }
 
+// tokenFor returns what others are to show to the server as of now; empty if nothing.
+func (l *link) tokenFor(ctx context.Context) string {
+	if l.tokenGiven {
+		return l.credential(ctx)
+	}
+	address, err := l.Address(ctx)
+	h, ok := l.dir.Holder()
+	if err != nil || !ok || h.Address != address || l.server != nil && l.server.TLS {
+		return ""
+	}
+	return h.Token
+}
+
 // Address returns host:port of the server as of now. It becomes the server if there is none.
 func (l *link) Address(ctx context.Context) (string, error) {
 	if l.server != nil {
@@ -203,12 +216,14 @@ func (l *link) closeSystem(ctx context.Context) error {
 }
 
 func (l *link) dial(ctx context.Context) (net.Conn, error) {
-	if l.server != nil {
-		return (&net.Dialer{}).DialContext(ctx, "tcp", l.server.Host)
-	}
-	h, err := l.holder(ctx)
-	if err != nil {
-		return nil, err
+	var h datadir.Holder
+	if l.server == nil {
+		var err error
+		if h, err = l.holder(ctx); err != nil {
+			return nil, err
+		}
+	} else if h, _ = l.dir.Holder(); l.server.TLS || h.Address != l.server.Host {
+		h = datadir.Holder{Address: l.server.Host} // another server than that of the directory
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", h.Address)
 	if err == nil && !l.tokenGiven {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ import (
 // pubsubVariable tells clients of Pub/Sub where to publish instead, in plaintext and without credentials.
 const pubsubVariable = "PUBSUB_EMULATOR_HOST"
 
-// anyToken is what tools get where no token is needed: some insist on having one.
+// anyToken is what tools get where there is no token: some insist on having one.
 const anyToken = "none-needed"
 
 type luciContextCmd struct {
@@ -57,11 +58,14 @@ func (c *luciContextCmd) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close(ctx)) }()
-	address, err := l.Address(ctx)
+	server, err := l.Address(ctx)
 	if err != nil {
 		return err
 	}
-	tools, err := serveTools(l.conn, func(context.Context) string { return anyToken })
+	if l.server != nil {
+		server = l.server.URL()
+	}
+	tools, err := serveTools(l.conn, func(ctx context.Context) string { return cmp.Or(l.tokenFor(ctx), anyToken) })
 	if err != nil {
 		return err
 	}
@@ -75,8 +79,11 @@ func (c *luciContextCmd) Run(e *env) (err error) {
 			err = errors.Join(err, fmt.Errorf("remove the context: %w", gone))
 		}
 	}()
-	variables := []string{localauth.Variable + "=" + file, pubsubVariable + "=" + tools.pubsub, "DAYBOOK_SERVER=" + address}
+	variables := []string{localauth.Variable + "=" + file, pubsubVariable + "=" + tools.pubsub, "DAYBOOK_SERVER=" + server}
 	if len(args) > 0 {
+		if l.tokenGiven {
+			variables = append(variables, "DAYBOOK_TOKEN="+l.credential(ctx))
+		}
 		return runWith(args, variables)
 	}
 	for _, v := range variables {
