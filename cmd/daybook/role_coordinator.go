@@ -45,3 +45,12 @@ func (s *system) entriesAnswer(ctx context.Context) error {
 	}
 	return nil
 }
+
+// startSweeping has removed what time alone ends: streams beyond their retention, and what is left of deleted prefixes.
+func (s *system) startSweeping(ctx context.Context) error {
+	s.work(ctx, "sweep", func(ctx context.Context) error {
+		s.coord.Run(ctx)
+		return nil
+	})
+	return nil
+}

@@ -134,6 +134,7 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 	})
 	err = each(work, s.Roles, []part{
 		{allRoles, s.watchSettings},
+		{roleCoordinator, s.startSweeping},
 		{roleCollector, s.startCollector},
 		{roleArchivist, s.startArchivist},
 	})
