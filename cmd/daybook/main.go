@@ -43,6 +43,7 @@ type cli struct {
 	LuciContext luciContextCmd `cmd:"" name:"luci-context" help:"Run an existing tool, as logdog_butler, against the server."`
 	Journals    journalsCmd    `cmd:"" help:"Work with journals, of this server or of other brokers."`
 	Token       tokenCmd      `cmd:"" help:"Create, list and revoke tokens."`
+	Token       tokenCmd       `cmd:"" help:"Create, list and revoke tokens."`
 	Config      configCmd      `cmd:"" help:"Check and show the configuration."`
 	Tasks       tasksCmd       `cmd:"" help:"See what the server still has to do for streams, and what it gave up."`
 	Completion  completionCmd  `cmd:"" help:"Print a completion script for a shell."`

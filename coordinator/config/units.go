@@ -33,6 +33,9 @@ var (
 	errNegative = errors.New("is negative")
 )
 
+// ParseDuration reads a duration as the file has it: whole numbers, each with its unit of w, d, h, m and s, as 30d or 1h30m; and 0.
+func ParseDuration(s string) (time.Duration, error) { return parseDuration(s) }
+
 // parseDuration reads a duration: whole numbers, each with its unit.
 func parseDuration(s string) (time.Duration, error) {
 	switch {
