@@ -42,10 +42,10 @@ type cli struct {
 	Spool       spoolCmd       `cmd:"" help:"Look at what no server has taken yet."`
 	LuciContext luciContextCmd `cmd:"" name:"luci-context" help:"Run an existing tool, as logdog_butler, against the server."`
 	Journals    journalsCmd    `cmd:"" help:"Work with journals, of this server or of other brokers."`
-	Token       tokenCmd      `cmd:"" help:"Create, list and revoke tokens."`
 	Token       tokenCmd       `cmd:"" help:"Create, list and revoke tokens."`
 	Config      configCmd      `cmd:"" help:"Check and show the configuration."`
 	Tasks       tasksCmd       `cmd:"" help:"See what the server still has to do for streams, and what it gave up."`
+	Quarantine  quarantineCmd  `cmd:"" help:"Work with messages that the Collector could not use."`
 	Completion  completionCmd  `cmd:"" help:"Print a completion script for a shell."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 	Help        helpCmd        `cmd:"" help:"Show help for a command."`
