@@ -13,6 +13,7 @@ import (
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress what they send
 
 	"github.com/daybook-dev/daybook/api/client"
+	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/prpc"
 	"github.com/daybook-dev/daybook/internal/mux"
 	"github.com/daybook-dev/daybook/journal/protocol"
@@ -52,6 +53,11 @@ func (s *system) serve(context.Context) error {
 		s.coord.Register(grpcServer)
 		s.coord.Register(prpcServer)
 		stopPublishing = s.servePubSub(grpcServer)
+	}
+
+	if s.quarantine != nil {
+		daybookv1.RegisterQuarantineServer(grpcServer, s.quarantine)
+		daybookv1.RegisterQuarantineServer(prpcServer, s.quarantine)
 	}
 
 	requests, endRequests := context.WithCancel(context.Background())

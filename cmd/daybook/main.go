@@ -36,6 +36,9 @@ type cli struct {
 	Cat         catCmd         `cmd:"" help:"Print the exact bytes of a stream."`
 	Tail        tailCmd        `cmd:"" help:"Print the end of a stream, and follow it."`
 	Ls          lsCmd          `cmd:"" help:"List streams, newest first."`
+	Purge       purgeCmd       `cmd:"" help:"Hide a stream, and have it removed."`
+	Undelete    undeleteCmd    `cmd:"" help:"Take a purge back."`
+	Usage       usageCmd       `cmd:"" help:"Tell what projects hold."`
 	Stream      streamCmd      `cmd:"" help:"Capture stdin, or a file, as a stream."`
 	Butler      butlerCmd      `cmd:"" help:"Capture the streams that programs open, until it is stopped."`
 	Flush       flushCmd       `cmd:"" help:"Send what commands left in their spools."`

@@ -23,7 +23,6 @@ func (s *system) openBroker(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the journals: %w", err)
 	}
-	s.log = log
 	s.onClose(log.Close)
 	for _, name := range []string{"fragments", "scratch"} {
 		if err := os.MkdirAll(s.Dir.Join(name), 0o700); err != nil {

@@ -20,14 +20,13 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/daybook-dev/daybook/api/client"
-	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/archivist"
 	"github.com/daybook-dev/daybook/collector"
+	"github.com/daybook-dev/daybook/collector/quarantine"
 	"github.com/daybook-dev/daybook/coordinator"
 	"github.com/daybook-dev/daybook/coordinator/config"
 	"github.com/daybook-dev/daybook/internal/datadir"
 	"github.com/daybook-dev/daybook/journal/broker"
-	"github.com/daybook-dev/daybook/journal/broker/engine"
 	journalclient "github.com/daybook-dev/daybook/journal/client"
 )
 
@@ -77,11 +76,13 @@ type system struct {
 	conn, toCoordinator, toJournals *grpc.ClientConn
 
 	// Each is nil without the role.
-	log      engine.Engine
 	journals *broker.Broker
 	coord    *coordinator.Coordinator
-	consumer *collector.Consumer
 	archiver *archivist.Archivist
+
+	collector  *collector.Collector
+	quarantine *quarantine.Service
+	collecting *collector.Group
 
 	working sync.WaitGroup // what calls others
 	serving sync.WaitGroup // what is called
@@ -119,6 +120,7 @@ func openSystem(ctx context.Context, c systemConfig) (_ *system, err error) {
 		{allRoles, s.openEngines},
 		{allRoles, s.openAccess},
 		{roleCoordinator, s.openCoordinator},
+		{roleCollector, s.openCollector},
 		{allRoles, s.serve},
 		{roleBroker, s.createIngestJournal},
 	})
@@ -306,15 +308,12 @@ func (s *system) serveHandover(w http.ResponseWriter, r *http.Request) {
 	s.handoverOnce.Do(func() { close(s.handover) })
 }
 
-// Drain waits until what the journal holds now is stored, and what can be archived is archived, or ctx ends.
+// Drain waits until what the ingest journals hold now is stored, and what can be archived is archived, or ctx ends.
 func (s *system) Drain(ctx context.Context) {
-	if s.consumer == nil || s.archiver == nil {
+	if s.collecting == nil || s.archiver == nil {
 		return
 	}
-	journal, err := s.log.Load(ctx, ingest.DefaultJournal)
-	if err == nil {
-		err = s.consumer.WaitFor(ctx, int64(journal.Head))
-	}
+	err := s.collecting.Drain(ctx)
 	if err == nil {
 		// What is archived only later can be read all the same.
 		ctx, cancel := context.WithTimeout(ctx, archiveLimit)
