@@ -7,8 +7,10 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"github.com/daybook-dev/daybook/api/logdog"
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/logs/logpb"
+	"github.com/daybook-dev/daybook/logs/types"
 )
 
 const (
@@ -77,10 +79,8 @@ func (r *Reader) readNow(ctx context.Context, s *state.Stream, w wanted) (_ *sta
 // holdLimit is how long the caller may be held: not longer than half of the time it gave.
 func holdLimit(ctx context.Context) time.Duration {
 	limit := holdTime
-	for _, agent := range metadata.ValueFromIncomingContext(ctx, "user-agent") {
-		if strings.HasPrefix(agent, patientUserAgent) {
-			limit = patientHoldTime
-		}
+	if patient(ctx) {
+		limit = patientHoldTime
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(deadline)/2)
@@ -90,4 +90,30 @@ func holdLimit(ctx context.Context) time.Duration {
 
 func addressOf(s *state.Stream) address {
 	return address{project: s.Prefix.Project, prefix: s.Prefix.Prefix, id: s.ID}
+}
+
+// patient reports whether the caller is the logdog tool.
+func patient(ctx context.Context) bool {
+	for _, agent := range metadata.ValueFromIncomingContext(ctx, "user-agent") {
+		if strings.HasPrefix(agent, patientUserAgent) {
+			return true
+		}
+	}
+	return false
+}
+
+// letGo makes an answer without entries one that ends the logdog tool. That asks again until it has read the entry at the terminal index,
+// which a stream without entries does not have, nor one whose end is missing from its archive. For an entry without content it writes
+// nothing.
+func letGo(s *state.Stream, index types.MessageIndex, resp *logdog.GetResponse) {
+	if len(resp.Logs) > 0 || !s.Archived() && !(s.End.Known && s.End.Index < 0) {
+		return
+	}
+	last := max(s.LastIndex(), 0)
+	if resp.State != nil {
+		resp.State.TerminalIndex = int64(last)
+	}
+	if index <= last {
+		resp.Logs = []*logpb.LogEntry{{StreamIndex: uint64(last)}}
+	}
 }

@@ -49,6 +49,8 @@ func (l *logdogLogs) get(ctx context.Context, r *logdog.GetRequest) (*logdog.Get
 	if err != nil {
 		return nil, err
 	}
+	endless := patient(ctx) && w.count >= 0
+	w.gaps = w.gaps || endless && s.Archived() // what is missing there will not come
 	var logs []*logpb.LogEntry
 	if w.count >= 0 && w.index >= 0 {
 		if s, logs, err = l.reader.readOrHold(ctx, s, w); err != nil {
@@ -58,6 +60,9 @@ func (l *logdogLogs) get(ctx context.Context, r *logdog.GetRequest) (*logdog.Get
 	resp, err := answer(s, r.GetState(), logs)
 	if err != nil {
 		return nil, err
+	}
+	if endless {
+		letGo(s, w.index, resp)
 	}
 	resp.SignedUrls, err = l.sign(ctx, s, r.GetGetSignedUrls())
 	return resp, err
