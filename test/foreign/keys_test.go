@@ -44,7 +44,7 @@ func serveHere(t *testing.T, network, address string, keys string) string {
 	}
 	config := broker.Config{Engine: log, ID: &protocol.ProcessSpec_ID{Zone: "here", Suffix: "broker"}, Endpoint: protocol.Endpoint(endpoint)}
 	if keys != "" {
-		if config.Keys, err = auth.ParseKeys(keys); err != nil {
+		if config.Callers, err = auth.ParseKeys(keys); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,8 +1,10 @@
 //go:build unix
 
-// Package foreign holds the tests of the journals by a client that is not ours: it knows the protocol by the numbers of its
-// fields and the names of its methods alone, builds its messages from these, and demands of every response what the clients
-// of other brokers demand. Nothing of our own generated code takes part on its side.
+// Package foreign holds the tests by clients that are not ours: they know a protocol by the numbers of its
+// fields and the names of its methods alone, build their messages from these, and demand of every response what the clients
+// of others demand. Nothing of our own generated code takes part on their side.
+//
+// There is a client of journals, and there are a writer and a reader of logs that do what logdog_butler and logdog do.
 //
 // The server is the real one: `daybook serve` as a process, with everything on its one port. What a process cannot be asked
 // for, such as keys, is served in ours.
@@ -61,9 +63,9 @@ type field struct {
 	repeated bool
 }
 
-var messages = parseSchema()
+var messages = parseSchema(strings.TrimSpace(schema) + logSchema)
 
-func parseSchema() map[string][]field {
+func parseSchema(schema string) map[string][]field {
 	out := make(map[string][]field)
 	for line := range strings.Lines(strings.TrimSpace(schema)) {
 		message, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -135,6 +137,9 @@ func appendField(out []byte, f field, v any) []byte {
 	panic(fmt.Sprintf("field %s cannot be %T", f.name, v))
 }
 
+// extensions is where the numbers of fields begin that clients of others have never heard of, and skip.
+const extensions = 1000
+
 // decode returns the object of a wire form. A field that the schema does not have, or of another type, is an error: no client
 // would ever see it.
 func decode(message string, b []byte) (object, error) {
@@ -146,6 +151,14 @@ func decode(message string, b []byte) (object, error) {
 		}
 		b = b[n:]
 		i := slices.IndexFunc(messages[message], func(f field) bool { return f.number == number })
+		if i < 0 && number >= extensions {
+			n := protowire.ConsumeFieldValue(number, typ, b)
+			if n < 0 {
+				return nil, protowire.ParseError(n)
+			}
+			b = b[n:]
+			continue
+		}
 		if i < 0 {
 			return nil, fmt.Errorf("%s has no field %d", message, number)
 		}
