@@ -89,6 +89,9 @@ var decompressor = sync.OnceValue(func() *zstd.Decoder {
 	return d
 })
 
+// keySegments is how many segments a key has.
+const keySegments = 4
+
 // keys returns the keys of a stream's objects. Paths can have 4 KiB and characters that no file name has, so they are hashed.
 func keys(project types.Project, path types.StreamPath, unique string) (entries, index string) {
 	sum := sha256.Sum256([]byte(path))

@@ -336,7 +336,7 @@ func TestBlocks(t *testing.T) {
 	if m.ContentSize != int64(want.Len()) || m.Lines != n || m.StreamSize != int64(len(b.Bytes(key))) {
 		t.Errorf("manifest is %+v", m)
 	}
-	r, err := archive.NewReader(b, 4)
+	r, err := archive.NewReader(archive.NewPlaces(b, nil), 4)
 	if err != nil {
 		t.Fatal(err)
 	}

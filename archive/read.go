@@ -24,17 +24,17 @@ const maxCached = 10_000
 
 // Reader opens archives and remembers the indexes of those opened last.
 type Reader struct {
-	bucket  bucket.Bucket
+	places  *Places
 	streams *lru.Cache[string, *Stream]
 }
 
 // NewReader returns a reader that remembers up to n indexes, which must be positive.
-func NewReader(b bucket.Bucket, n int) (*Reader, error) {
+func NewReader(places *Places, n int) (*Reader, error) {
 	streams, err := lru.New[string, *Stream](n)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "archive: remember %d indexes: %w", n, err)
 	}
-	return &Reader{b, streams}, nil
+	return &Reader{places, streams}, nil
 }
 
 // Open opens an archive by the URLs that its Manifest gave.
@@ -42,7 +42,11 @@ func (r *Reader) Open(ctx context.Context, streamURL, indexURL string) (*Stream,
 	if s, ok := r.streams.Get(streamURL); ok {
 		return s, nil
 	}
-	s, err := Open(ctx, r.bucket, streamURL, indexURL)
+	b, err := r.places.Of(ctx, streamURL)
+	if err != nil {
+		return nil, err
+	}
+	s, err := Open(ctx, b, streamURL, indexURL)
 	if err == nil && len(s.index.GetBlocks())+len(s.index.GetEntries()) <= maxCached {
 		r.streams.Add(streamURL, s)
 	}
@@ -52,11 +56,15 @@ func (r *Reader) Open(ctx context.Context, streamURL, indexURL string) (*Stream,
 // SignedURL returns an address from which anybody can get an archive's object, as named by its Manifest, for a time. The error is of kind
 // Unimplemented if the bucket has no such addresses.
 func (r *Reader) SignedURL(ctx context.Context, url string, ttl time.Duration) (string, error) {
-	key, err := r.bucket.KeyOf(url)
+	b, err := r.places.Of(ctx, url)
+	if err != nil {
+		return "", err
+	}
+	key, err := b.KeyOf(url)
 	if err != nil {
 		return "", fmt.Errorf("archive: sign: %w", err)
 	}
-	return r.bucket.SignedURL(ctx, key, ttl)
+	return b.SignedURL(ctx, key, ttl)
 }
 
 // Stream reads an archived stream. It holds nothing that has to be closed.

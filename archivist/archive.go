@@ -1,6 +1,7 @@
 package archivist
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,18 +25,22 @@ func (a *Archivist) archive(ctx context.Context, s *stream, old *archive.Stream)
 	if old != nil {
 		source = a.withArchive(ctx, s, old)
 	}
-	m, err := archive.Write(ctx, a.Bucket, archive.Params{
+	b, err := a.Places.For(ctx, s.name.Project)
+	if err != nil {
+		return err
+	}
+	m, err := archive.Write(ctx, b, archive.Params{
 		Project:       s.name.Project,
 		Desc:          s.desc,
 		TerminalIndex: s.terminal,
-		Density:       a.Density,
+		Density:       a.density(s.name.Project),
 		KeepUnordered: true,
 	}, source)
 	if err != nil {
 		return err
 	}
-	if err := archive.Verify(ctx, a.Bucket, m); err != nil {
-		return errors.Join(err, archive.Remove(ctx, a.Bucket, m))
+	if err := archive.Verify(ctx, b, m); err != nil {
+		return errors.Join(err, archive.Remove(ctx, b, m))
 	}
 	r := &logdog.ArchiveStreamRequest{
 		Project:       s.task.GetProject(),
@@ -68,6 +73,33 @@ func (a *Archivist) archive(ctx context.Context, s *stream, old *archive.Stream)
 	return nil
 }
 
+// density returns that of the indexes of a project's archives.
+func (a *Archivist) density(project types.Project) archive.Density {
+	d := a.ProjectDensity(project)
+	d.StreamRange = cmp.Or(d.StreamRange, a.Density.StreamRange)
+	d.PrefixRange = cmp.Or(d.PrefixRange, a.Density.PrefixRange)
+	d.ByteRange = cmp.Or(d.ByteRange, a.Density.ByteRange)
+	return d
+}
+
+// open opens the archive that the stream has.
+func (a *Archivist) open(ctx context.Context, s *stream) (*archive.Stream, error) {
+	b, err := a.Places.Of(ctx, s.state.GetStreamUrl())
+	if err != nil {
+		return nil, err
+	}
+	return archive.Open(ctx, b, s.state.GetStreamUrl(), s.state.GetIndexUrl())
+}
+
+// discard removes an archive.
+func (a *Archivist) discard(ctx context.Context, m *archive.Manifest) error {
+	b, err := a.Places.Of(ctx, m.StreamURL)
+	if err != nil {
+		return err
+	}
+	return archive.Remove(ctx, b, m)
+}
+
 // record reports an archive and finds out whether it is the one that counts. An archive that certainly does not is deleted;
 // one that may yet be recorded is left where it is.
 func (a *Archivist) record(ctx context.Context, s *stream, r *logdog.ArchiveStreamRequest) (recorded bool, err error) {
@@ -77,7 +109,7 @@ func (a *Archivist) record(ctx context.Context, s *stream, r *logdog.ArchiveStre
 	switch {
 	case fault.Is(err, fault.NotFound):
 		a.Logger.Info("archivist: the stream was removed meanwhile", "path", s.name)
-		return false, archive.Remove(ctx, a.Bucket, ours)
+		return false, a.discard(ctx, ours)
 	case err != nil && reportErr == nil:
 		return true, nil
 	case err != nil:
@@ -88,13 +120,13 @@ func (a *Archivist) record(ctx context.Context, s *stream, r *logdog.ArchiveStre
 		return true, nil
 	case url != s.state.GetStreamUrl():
 		a.Logger.Info("archivist: another archivist was first", "path", s.name)
-		return false, archive.Remove(ctx, a.Bucket, ours)
+		return false, a.discard(ctx, ours)
 	case reportErr == nil:
 		return false, fault.New(fault.Transient, "the coordinator took the archive of %s and does not show it", s.name)
 	case fault.IsTransient(reportErr):
 		return false, reportErr
 	default:
-		return false, errors.Join(reportErr, archive.Remove(ctx, a.Bucket, ours))
+		return false, errors.Join(reportErr, a.discard(ctx, ours))
 	}
 }
 
@@ -136,7 +168,7 @@ func (a *Archivist) release(ctx context.Context, s *stream) (outcome, error) {
 		a.Logger.Warn("archivist: the stream counts as archived without an archive; its entries stay in storage", "path", s.name)
 		return outcome{}, nil
 	}
-	archived, err := archive.Open(ctx, a.Bucket, s.state.GetStreamUrl(), s.state.GetIndexUrl())
+	archived, err := a.open(ctx, s)
 	if err != nil {
 		return outcome{}, err
 	}

@@ -29,8 +29,8 @@ import (
 
 	"github.com/daybook-dev/daybook/api/logdog"
 	"github.com/daybook-dev/daybook/archive"
-	"github.com/daybook-dev/daybook/internal/bucket"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/types"
 	"github.com/daybook-dev/daybook/storage"
 )
 
@@ -49,7 +49,8 @@ const (
 type Config struct {
 	Services logdog.ServicesClient
 	Storage  storage.Storage
-	Bucket   bucket.Bucket
+	// Places are where archives are written and read.
+	Places *archive.Places
 
 	// Workers is how many tasks are worked on at once; zero is 4.
 	Workers int
@@ -58,6 +59,8 @@ type Config struct {
 	WaitForMissing time.Duration
 	// Density of the archives' indexes; zero lists an entry every MiB.
 	Density archive.Density
+	// ProjectDensity returns what a project has instead; fields that are zero are those of Density. Nil is nothing.
+	ProjectDensity func(types.Project) archive.Density
 	// LeaseTime is how long a task is hidden from other Archivists; zero is 2 minutes. Work may take longer.
 	LeaseTime time.Duration
 	// MaxFailures is how often a task may fail for a reason that will not pass by itself; zero is 10.
@@ -70,8 +73,8 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() error {
-	if c.Services == nil || c.Storage == nil || c.Bucket == nil || c.Logger == nil {
-		return fault.New(fault.Invalid, "archivist: services, storage, bucket and logger are required")
+	if c.Services == nil || c.Storage == nil || c.Places == nil || c.Logger == nil {
+		return fault.New(fault.Invalid, "archivist: services, storage, places and logger are required")
 	}
 	if c.Workers < 0 || c.WaitForMissing < 0 || c.LeaseTime < 0 || c.MaxFailures < 0 {
 		return fault.New(fault.Invalid, "archivist: workers %d, wait %s, lease time %s, failures %d: none may be negative",
@@ -85,6 +88,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Density == (archive.Density{}) {
 		c.Density.ByteRange = 1 << 20
+	}
+	if c.ProjectDensity == nil {
+		c.ProjectDensity = func(types.Project) archive.Density { return archive.Density{} }
 	}
 	if c.LeaseTime == 0 {
 		c.LeaseTime = 2 * time.Minute

@@ -627,7 +627,7 @@ func TestMany(t *testing.T) {
 func TestConfig(t *testing.T) {
 	h := newHouse(t)
 	for name, c := range map[string]archivist.Config{
-		"nothing": {}, "negative": {Services: h, Storage: h.storage, Bucket: h.bucket, Logger: h.archivist(nil).Logger, Workers: -1},
+		"nothing": {}, "negative": {Services: h, Storage: h.storage, Places: archive.NewPlaces(h.bucket, nil), Logger: h.archivist(nil).Logger, Workers: -1},
 	} {
 		if _, err := archivist.New(c); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v; want Invalid", name, err)

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/archive"
 	"github.com/daybook-dev/daybook/archivist"
 	"github.com/daybook-dev/daybook/internal/bucket"
 	"github.com/daybook-dev/daybook/logs/logpb"
@@ -70,7 +71,7 @@ func newHouse(t *testing.T) *house {
 
 func (h *house) archivist(change func(*archivist.Config)) *archivist.Archivist {
 	h.t.Helper()
-	c := archivist.Config{Services: h, Storage: h.storage, Bucket: h.bucket, Logger: slog.New(slog.DiscardHandler)}
+	c := archivist.Config{Services: h, Storage: h.storage, Places: archive.NewPlaces(h.bucket, nil), Logger: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&c)
 	}

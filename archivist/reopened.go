@@ -20,7 +20,7 @@ func (a *Archivist) reopened(ctx context.Context, s *stream) (*archive.Stream, e
 	if s.state.GetStreamUrl() == "" {
 		return nil, nil
 	}
-	return archive.Open(ctx, a.Bucket, s.state.GetStreamUrl(), s.state.GetIndexUrl())
+	return a.open(ctx, s)
 }
 
 // withArchive gives the entries of an archive and of storage, each once.
@@ -127,7 +127,7 @@ func (a *Archivist) remove(ctx context.Context, s *stream) error {
 	err := a.removeReplaced(ctx, s)
 	if s.state.GetStreamUrl() != "" {
 		m := &archive.Manifest{StreamURL: s.state.GetStreamUrl(), IndexURL: s.state.GetIndexUrl()}
-		err = errors.Join(err, archive.Remove(ctx, a.Bucket, m))
+		err = errors.Join(err, a.discard(ctx, m))
 	}
 	return err
 }
@@ -135,7 +135,7 @@ func (a *Archivist) remove(ctx context.Context, s *stream) error {
 // removeReplaced removes the archives that a later one took the place of.
 func (a *Archivist) removeReplaced(ctx context.Context, s *stream) error {
 	for _, o := range s.state.GetReplaced() {
-		if err := archive.Remove(ctx, a.Bucket, &archive.Manifest{StreamURL: o.GetStreamUrl(), IndexURL: o.GetIndexUrl()}); err != nil {
+		if err := a.discard(ctx, &archive.Manifest{StreamURL: o.GetStreamUrl(), IndexURL: o.GetIndexUrl()}); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,7 @@ func TestRealArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = b.Close() }()
-	archives, err := archive.NewReader(b, 10)
+	archives, err := archive.NewReader(archive.NewPlaces(b, nil), 10)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,9 +11,11 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/daybook-dev/daybook/archive"
 	"github.com/daybook-dev/daybook/coordinator/config"
 	"github.com/daybook-dev/daybook/internal/datadir"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/logs/types"
 )
 
 // configName is the configuration's file in the data directory, which is used when no other is given.
@@ -140,4 +142,25 @@ func (s *system) watchSettings(ctx context.Context) error {
 		}
 	})
 	return nil
+}
+
+// projectBuckets returns the buckets that projects have of their own.
+func (s *system) projectBuckets() map[types.Project]string {
+	urls := make(map[types.Project]string)
+	for name, p := range s.settings.Current().Projects {
+		if p.Archive.Bucket != "" {
+			urls[name] = p.Archive.Bucket
+		}
+	}
+	return urls
+}
+
+// projectDensity returns what a project wants of the indexes of its archives.
+func (s *system) projectDensity(name types.Project) archive.Density {
+	p, err := s.settings.Project(name)
+	if err != nil {
+		return archive.Density{} // what it has is archived all the same
+	}
+	a := p.Archive
+	return archive.Density{StreamRange: int64(a.StreamRange), PrefixRange: int64(a.PrefixRange), ByteRange: int64(a.ByteRange)}
 }

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/daybook-dev/daybook/archive"
 	"github.com/daybook-dev/daybook/coordinator/state"
 	pgstate "github.com/daybook-dev/daybook/coordinator/state/postgres"
 	"github.com/daybook-dev/daybook/coordinator/state/sqlite"
@@ -18,9 +20,9 @@ import (
 
 // engines are what roles keep things in. One that no role of the process uses is nil.
 type engines struct {
-	state    state.Store
-	entries  storage.Storage
-	archives bucket.Bucket
+	state   state.Store
+	entries storage.Storage
+	places  *archive.Places
 }
 
 // openEngines opens what the roles of the process use. The system closes it.
@@ -33,10 +35,12 @@ func (s *system) openEngines(ctx context.Context) error {
 		s.onClose(func(context.Context) error { return s.entries.Close() })
 	}
 	if s.Roles.has(roleCoordinator | roleArchivist) {
-		if s.archives, err = s.openArchive(ctx); err != nil {
+		own, err := s.openArchive(ctx)
+		if err != nil {
 			return fmt.Errorf("open the archive: %w", err)
 		}
-		s.onClose(func(context.Context) error { return s.archives.Close() })
+		s.places = archive.NewPlaces(own, s.projectBuckets)
+		s.onClose(func(context.Context) error { return errors.Join(s.places.Close(), own.Close()) })
 	}
 	if s.Roles.has(roleCoordinator) {
 		if s.state, err = s.openState(ctx); err != nil {

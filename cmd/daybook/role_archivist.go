@@ -12,7 +12,7 @@ import (
 func (s *system) startArchivist(ctx context.Context) error {
 	var err error
 	s.archiver, err = archivist.New(archivist.Config{
-		Services: logdog.NewServicesClient(s.toCoordinator), Storage: s.entries, Bucket: s.archives, Logger: s.Log, Registerer: s.metrics,
+		Services: logdog.NewServicesClient(s.toCoordinator), Storage: s.entries, Places: s.places, ProjectDensity: s.projectDensity, Logger: s.Log, Registerer: s.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("start the archivist: %w", err)

@@ -15,7 +15,7 @@ const archiveIndexes = 64
 
 // openCoordinator makes the Coordinator, which works when it is asked.
 func (s *system) openCoordinator(context.Context) error {
-	archived, err := archive.NewReader(s.archives, archiveIndexes)
+	archived, err := archive.NewReader(s.places, archiveIndexes)
 	if err != nil {
 		return fmt.Errorf("open the archive: %w", err)
 	}
