@@ -30,6 +30,8 @@ var rows = []row{
 	{"follow/1-per-s", func(r *run) { measureFollow(r, 1, 15) }},
 	{"follow/100-per-s", func(r *run) { measureFollow(r, 100, 5) }},
 	{"follow/10000-per-s", func(r *run) { measureFollow(r, 10_000, 5) }},
+	{"followers/1000-on-1-stream", func(r *run) { measureFollowers(r, 1000, 1, 1000) }},
+	{"followers/1000-on-1000-streams", func(r *run) { measureFollowers(r, 1000, 1000, 1000) }},
 	{"append/1-client", func(r *run) { measureAppend(r, 1, 1<<10) }},
 	{"append/8-clients", func(r *run) { measureAppend(r, 8, 1<<10) }},
 	{"append/64-clients", func(r *run) { measureAppend(r, 64, 1<<10) }},

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/coordinator/access"
@@ -25,14 +26,14 @@ func (l *daybookLogs) Follow(r *daybookv1.FollowRequest, out grpc.ServerStreamin
 	ctx, cancel := context.WithCancelCause(out.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(l.reader.closing, func() { cancel(fault.New(fault.Transient, "coordinator is closing")) })()
-	err := l.follow(ctx, r, out.Send)
+	err := l.follow(ctx, r, func(m proto.Message) error { return out.SendMsg(m) })
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return l.reader.tell(ctx, r.GetProject(), access.Get, err)
 }
 
-func (l *daybookLogs) follow(ctx context.Context, r *daybookv1.FollowRequest, send func(*daybookv1.FollowResponse) error) error {
+func (l *daybookLogs) follow(ctx context.Context, r *daybookv1.FollowRequest, send func(proto.Message) error) error {
 	a, err := parseAddress(r.GetProject(), r.GetPath())
 	if err != nil {
 		return err
@@ -56,7 +57,9 @@ func (l *daybookLogs) follow(ctx context.Context, r *daybookv1.FollowRequest, se
 	}
 	entriesChanged, stopEntries := l.reader.storage.Watch(storageKey(s))
 	defer stopEntries()
-	f := &follower{reader: l.reader, send: send, stream: s, next: types.MessageIndex(r.GetIndex()), bytes: firstResponseBytes}
+	l.reader.feeds.enter(storageKey(s))
+	defer l.reader.feeds.leave(storageKey(s))
+	f := &follower{reader: l.reader, send: send, stream: s, next: types.MessageIndex(r.GetIndex()), behind: -1, bytes: firstResponseBytes}
 	for {
 		if err := f.drain(ctx); err != nil {
 			// It may have been read where it no longer is. Its state, which is loaded next, tells.
@@ -68,6 +71,14 @@ func (l *daybookLogs) follow(ctx context.Context, r *daybookv1.FollowRequest, se
 		} else if f.ended() || r.GetBacklogOnly() {
 			if done, err := f.end(ctx); done || err != nil {
 				return err
+			}
+		} else if feed := f.feed(); feed != nil {
+			again, err := f.share(ctx, feed, stateChanged)
+			if err != nil {
+				return err
+			}
+			if again {
+				continue
 			}
 		} else {
 			select {
@@ -92,14 +103,26 @@ func (l *daybookLogs) mayWait(ctx context.Context, a address, err error) bool {
 // follower is a call of Follow on its way through a stream.
 type follower struct {
 	reader *Reader
-	send   func(*daybookv1.FollowResponse) error
+	// send sends a FollowResponse, or one that was encoded before.
+	send func(proto.Message) error
 	// stream is the state as last loaded, and told whether the client has got it.
 	stream *state.Stream
 	told   bool
 	// next is the index of the first entry not yet sent, or known to be missing.
 	next types.MessageIndex
+	// behind is where the feed last had nothing for the follower. While it reads nothing by itself either, it waits.
+	behind types.MessageIndex
 	// bytes is the size of the next response.
 	bytes int
+}
+
+// feed returns what reads for all followers of the stream, or nil if each has to read for itself. A stream that has ended, or is
+// in more than one place, is no matter of feeds.
+func (f *follower) feed() *feed {
+	if f.stream.End.Known || f.stream.Archived() || f.stream.Reopened() || f.next == f.behind {
+		return nil
+	}
+	return f.reader.feeds.get(f.reader, f.stream, f.next)
 }
 
 // reload loads the state again.

@@ -61,6 +61,7 @@ type Reader struct {
 	access   access.Checker
 	settings *config.Authority
 	backend  *backend.Backend
+	feeds    feeds
 	// held has an element for each call that is held.
 	held chan struct{}
 	// closing ends when Close is called.
