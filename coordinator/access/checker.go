@@ -40,7 +40,7 @@ func absent(ctx context.Context) error {
 	if PrincipalFrom(ctx).Anonymous() {
 		kind = fault.Unauthenticated
 	}
-	return fault.New(kind, "there is no such project or prefix")
+	return fault.New(kind, "there is no such project or prefix; the projects are those of the server's configuration")
 }
 
 // refuse returns the refusal of a caller who lacks a permission.

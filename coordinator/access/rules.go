@@ -50,6 +50,10 @@ func (r *Rules) Check(ctx context.Context, project types.Project, realm string, 
 		return err
 	}
 	conf := r.conf.Current()
+	of := conf.Projects[project]
+	if !p.Global() && of == nil {
+		return r.Hidden(ctx)
+	}
 	if !r.demanded && !hasRules(conf) {
 		return nil
 	}
@@ -65,10 +69,7 @@ func (r *Rules) Check(ctx context.Context, project types.Project, realm string, 
 		}
 		return refuseService(ctx)
 	}
-	of := conf.Projects[project]
 	switch {
-	case of == nil:
-		return r.Hidden(ctx)
 	case who.Holds(project, p), among(conf.Service.Administrators, who), granted(of, who, local(realm), p):
 		return nil
 	}

@@ -180,3 +180,19 @@ func TestRulesAreNotDemandedUnlessThereAreSome(t *testing.T) {
 		expect(t, want, rules.Check(t.Context(), "", "", Admin), "%s: anonymous as an administrator", name)
 	}
 }
+
+// A project that is not configured does not exist, also where everybody may do everything.
+func TestRulesOfAbsentProject(t *testing.T) {
+	t.Parallel()
+	r := NewRules(config.Default(), false)
+	if err := r.Check(t.Context(), "local", "", Get); err != nil {
+		t.Errorf("the project that exists: %v", err)
+	}
+	if err := r.Check(t.Context(), "absent", "", Get); !fault.Is(err, fault.Unauthenticated) {
+		t.Errorf("anonymous: %v", err)
+	}
+	ctx := WithPrincipal(t.Context(), Principal{Name: "user:ada"})
+	if err := r.Check(ctx, "absent", "", Get); !fault.Is(err, fault.Denied) {
+		t.Errorf("identified: %v", err)
+	}
+}

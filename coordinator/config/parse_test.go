@@ -166,7 +166,7 @@ func TestProblems(t *testing.T) {
 		"bucket":             {project("archive: {bucket: ftp://x}"), `3:23: bucket: "ftp://x" is no URL of a bucket; give one like "s3://bucket", "gs://bucket", "azure://container" or "file:///a/directory"`},
 		"bucket number":      {project("archive: {bucket: 12}"), `3:23: bucket must be a text, not "12"; put it in quotes`},
 		"origin":             {"projects: {a: }\nservice:\n  allowed_origins:\n  - https://ui.example.com/\n  - '*'\n", `4:5: allowed_origins: "https://ui.example.com/" is no origin; give scheme and host as browsers send them, like "https://ui.example.com"` + "\n" + `5:5: allowed_origins: "*" is no origin; give scheme and host as browsers send them, like "https://ui.example.com"`},
-		"principal":          {"projects: {a: }\nservice: {services: [ada]}\n", `2:22: services: "ada" is no principal; give one like "user:ada@example.com", "token:ci", "service:collector" or "anonymous"`},
+		"principal":          {"projects: {a: }\nservice: {services: [ada]}\n", `2:22: services: "ada" is no principal; give one like "user:ada@example.com", "token:ci", "service:collector", "anonymous", or "*" for all who are not`},
 		"permission":         {grant("principals: [anonymous], permissions: [logdog.logs.own]"), `3:54: permissions: "logdog.logs.own" is no permission in a project; there are logdog.logs.create, logdog.logs.get, logdog.logs.list, logdog.logs.deletePrefix`},
 		"global permission":  {grant("principals: [anonymous], permissions: [daybook.admin]"), `3:54: permissions: "daybook.admin" is no permission in a project; there are logdog.logs.create, logdog.logs.get, logdog.logs.list, logdog.logs.deletePrefix`},
 		"role":               {grant("principals: [anonymous], roles: [owner]"), `3:48: roles: "owner" is no role in a project; there are reader and writer`},
@@ -305,7 +305,7 @@ func TestTextIsTheSameConfiguration(t *testing.T) {
 		seconds := func(least int64) time.Duration {
 			return time.Duration(rapid.Int64Range(least, 9e9).Draw(t, "seconds")) * time.Second
 		}
-		principals := rapid.SliceOfN(rapid.SampledFrom([]string{"anonymous", "user:a@b.c", "token:x", "service:'y'"}), 1, 3)
+		principals := rapid.SliceOfN(rapid.SampledFrom([]string{"anonymous", "*", "user:a@b.c", "token:x", "service:'y'"}), 1, 3)
 		c.Service.PrefixExpiration = seconds(0)
 		c.Service.AllowedOrigins = rapid.SampledFrom([][]string{nil, {"https://a.b"}, {"http://a:1", "https://c"}}).Draw(t, "origins")
 		c.Service.Services = rapid.SampledFrom([][]string{nil, {"token:x"}}).Draw(t, "services")

@@ -130,11 +130,11 @@ func checkRole(s string) error {
 	return nil
 }
 
-var principal = regexp.MustCompile(`^(?:anonymous|(?:user|token|service):[^\s[:cntrl:]]{1,256})$`)
+var principal = regexp.MustCompile(`^(?:\*|anonymous|(?:user|token|service):[^\s[:cntrl:]]{1,256})$`)
 
 func checkPrincipal(s string) error {
 	if !principal.MatchString(s) {
-		return errors.New(`is no principal; give one like "user:ada@example.com", "token:ci", "service:collector" or "anonymous"`)
+		return errors.New(`is no principal; give one like "user:ada@example.com", "token:ci", "service:collector", "anonymous", or "*" for all who are not`)
 	}
 	return nil
 }
