@@ -2,6 +2,8 @@ package coordinator_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"testing"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -90,10 +92,42 @@ func TestPurge(t *testing.T) {
 				resp, err := logs.Tail(ctx, &logdog.TailRequest{Project: project, Path: path})
 				return len(resp.GetLogs()), err
 			},
-			"GetStream": func(ctx context.Context) (int, error) {
-				resp, err := v1.GetStream(ctx, &daybookv1.GetStreamRequest{Project: project, Path: path})
+		}
+		// In daybook.v1 who may take it back sees it when they ask for it, and nobody does otherwise.
+		asked := map[string]func(context.Context, bool) (int, error){
+			"GetStream": func(ctx context.Context, purged bool) (int, error) {
+				resp, err := v1.GetStream(ctx, &daybookv1.GetStreamRequest{Project: project, Path: path, Purged: purged})
 				return int(resp.GetNextIndex()), err
 			},
+			"Follow": func(ctx context.Context, purged bool) (n int, err error) {
+				r := follow(name)
+				r.BacklogOnly, r.Purged = true, purged
+				f, err := v1.Follow(ctx, r)
+				for err == nil {
+					var resp *daybookv1.FollowResponse
+					resp, err = f.Recv()
+					n += len(resp.GetLogs())
+				}
+				if errors.Is(err, io.EOF) {
+					err = nil
+				}
+				return n, err
+			},
+		}
+		for what, read := range asked {
+			for _, ctx := range []context.Context{user, remover, admin} {
+				if _, err := read(ctx, false); !fault.Is(err, fault.NotFound) {
+					t.Errorf("%s of %s by %s: %v", what, name, caller(ctx), err)
+				}
+			}
+			if _, err := read(user, true); !fault.Is(err, fault.Denied) {
+				t.Errorf("%s of %s, asked for by a user: %v", what, name, err)
+			}
+			for _, ctx := range []context.Context{remover, admin} {
+				if n, err := read(ctx, true); n != 1 || err != nil {
+					t.Errorf("%s of %s, asked for by %s: %d, %v", what, name, caller(ctx), n, err)
+				}
+			}
 		}
 		for what, read := range reads {
 			for who, ctx := range map[string]context.Context{"user": user, "remover": remover} {

@@ -300,7 +300,9 @@ type GetStreamRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Project string                 `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
 	// prefix/+/name, or the stream's id. So it is in all requests that name one stream.
-	Path          string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Also if it was purged. The caller must be allowed to delete.
+	Purged        bool `protobuf:"varint,3,opt,name=purged,proto3" json:"purged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -347,6 +349,13 @@ func (x *GetStreamRequest) GetPath() string {
 		return x.Path
 	}
 	return ""
+}
+
+func (x *GetStreamRequest) GetPurged() bool {
+	if x != nil {
+		return x.Purged
+	}
+	return false
 }
 
 type FindStreamsRequest struct {
@@ -1399,7 +1408,9 @@ type FollowRequest struct {
 	// Wait for a stream that does not exist yet, instead of failing with NotFound.
 	Wait bool `protobuf:"varint,4,opt,name=wait,proto3" json:"wait,omitempty"`
 	// End after what there is now instead of waiting for more; the End then tells the state, OPEN included.
-	BacklogOnly   bool `protobuf:"varint,5,opt,name=backlog_only,json=backlogOnly,proto3" json:"backlog_only,omitempty"`
+	BacklogOnly bool `protobuf:"varint,5,opt,name=backlog_only,json=backlogOnly,proto3" json:"backlog_only,omitempty"`
+	// Also if it was purged. The caller must be allowed to delete.
+	Purged        bool `protobuf:"varint,6,opt,name=purged,proto3" json:"purged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1465,6 +1476,13 @@ func (x *FollowRequest) GetWait() bool {
 func (x *FollowRequest) GetBacklogOnly() bool {
 	if x != nil {
 		return x.BacklogOnly
+	}
+	return false
+}
+
+func (x *FollowRequest) GetPurged() bool {
+	if x != nil {
+		return x.Purged
 	}
 	return false
 }
@@ -1636,10 +1654,11 @@ const file_daybook_v1_logs_proto_rawDesc = "" +
 	"\amissing\x18\v \x03(\v2\x16.daybook.v1.IndexRangeR\amissing\x12\x1d\n" +
 	"\n" +
 	"next_index\x18\f \x01(\x03R\tnextIndex\x122\n" +
-	"\x06purged\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x06purged\"@\n" +
+	"\x06purged\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x06purged\"X\n" +
 	"\x10GetStreamRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"\x94\x04\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x16\n" +
+	"\x06purged\x18\x03 \x01(\bR\x06purged\"\x94\x04\n" +
 	"\x12FindStreamsRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x18\n" +
 	"\apattern\x18\x02 \x01(\tR\apattern\x12\x1b\n" +
@@ -1718,13 +1737,14 @@ const file_daybook_v1_logs_proto_rawDesc = "" +
 	"\astreams\x18\x03 \x01(\x03R\astreams\x12)\n" +
 	"\x10archived_entries\x18\x04 \x01(\x03R\x0farchivedEntries\x124\n" +
 	"\x16archived_content_bytes\x18\x05 \x01(\x03R\x14archivedContentBytes\x122\n" +
-	"\x15archived_stored_bytes\x18\x06 \x01(\x03R\x13archivedStoredBytes\"\x8a\x01\n" +
+	"\x15archived_stored_bytes\x18\x06 \x01(\x03R\x13archivedStoredBytes\"\xa2\x01\n" +
 	"\rFollowRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x03R\x05index\x12\x12\n" +
 	"\x04wait\x18\x04 \x01(\bR\x04wait\x12!\n" +
-	"\fbacklog_only\x18\x05 \x01(\bR\vbacklogOnly\"\xed\x02\n" +
+	"\fbacklog_only\x18\x05 \x01(\bR\vbacklogOnly\x12\x16\n" +
+	"\x06purged\x18\x06 \x01(\bR\x06purged\"\xed\x02\n" +
 	"\x0eFollowResponse\x12*\n" +
 	"\x06stream\x18\x01 \x01(\v2\x12.daybook.v1.StreamR\x06stream\x12#\n" +
 	"\x04logs\x18\x02 \x03(\v2\x0f.logpb.LogEntryR\x04logs\x120\n" +

@@ -43,7 +43,7 @@ func (l *daybookLogs) getStream(ctx context.Context, r *daybookv1.GetStreamReque
 	if err != nil {
 		return nil, err
 	}
-	s, err := l.reader.load(ctx, a)
+	s, err := l.reader.loadFor(ctx, a, r.GetPurged())
 	if err != nil {
 		return nil, err
 	}

@@ -43,14 +43,14 @@ func (l *daybookLogs) follow(ctx context.Context, r *daybookv1.FollowRequest, se
 	}
 	stateChanged, stop := l.reader.store.WatchStream(a.project, a.id)
 	defer stop()
-	s, err := l.reader.load(ctx, a)
+	s, err := l.reader.loadFor(ctx, a, r.GetPurged())
 	for r.GetWait() && l.mayWait(ctx, a, err) {
 		select {
 		case <-stateChanged:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		s, err = l.reader.load(ctx, a)
+		s, err = l.reader.loadFor(ctx, a, r.GetPurged())
 	}
 	if err != nil {
 		return err
@@ -59,7 +59,9 @@ func (l *daybookLogs) follow(ctx context.Context, r *daybookv1.FollowRequest, se
 	defer stopEntries()
 	l.reader.feeds.enter(storageKey(s))
 	defer l.reader.feeds.leave(storageKey(s))
-	f := &follower{reader: l.reader, send: send, stream: s, next: types.MessageIndex(r.GetIndex()), behind: -1, bytes: firstResponseBytes}
+	f := &follower{
+		reader: l.reader, send: send, stream: s, purged: r.GetPurged(), next: types.MessageIndex(r.GetIndex()), behind: -1, bytes: firstResponseBytes,
+	}
 	for {
 		if err := f.drain(ctx); err != nil {
 			// It may have been read where it no longer is. Its state, which is loaded next, tells.
@@ -108,6 +110,8 @@ type follower struct {
 	// stream is the state as last loaded, and told whether the client has got it.
 	stream *state.Stream
 	told   bool
+	// purged says that the stream is read though it may have been purged.
+	purged bool
 	// next is the index of the first entry not yet sent, or known to be missing.
 	next types.MessageIndex
 	// behind is where the feed last had nothing for the follower. While it reads nothing by itself either, it waits.
@@ -127,7 +131,7 @@ func (f *follower) feed() *feed {
 
 // reload loads the state again.
 func (f *follower) reload(ctx context.Context) error {
-	s, err := f.reader.load(ctx, addressOf(f.stream))
+	s, err := f.reader.loadFor(ctx, addressOf(f.stream), f.purged)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func (r *Reader) readOrHold(ctx context.Context, s *state.Stream, w wanted) (*st
 		select {
 		case <-entriesChanged:
 		case <-stateChanged:
-			if s, err = r.load(ctx, addressOf(s)); err != nil {
+			if s, err = r.load(ctx, addressOf(s), r.administrator(ctx)); err != nil {
 				return nil, nil, err
 			}
 		case <-limit.C:

@@ -99,7 +99,7 @@ func (l *logdogLogs) load(ctx context.Context, project, path string) (*state.Str
 	if err != nil {
 		return nil, err
 	}
-	return l.reader.load(ctx, a)
+	return l.reader.load(ctx, a, l.reader.administrator(ctx))
 }
 
 // answer returns the response with what was read, and the state it was read in if that is wanted.

@@ -43,8 +43,9 @@ func parseAddress(project, path string) (address, error) {
 	return address{}, fault.New(fault.Invalid, "path: %w", err)
 }
 
-// load returns a stream that the caller may read. What is not there is told only to who may know it; see errNoPrefix.
-func (r *Reader) load(ctx context.Context, a address) (*state.Stream, error) {
+// load returns a stream that the caller may read. One that was purged is returned only if purged says so. What is not there is told only to
+// who may know it; see errNoPrefix.
+func (r *Reader) load(ctx context.Context, a address, purged bool) (*state.Stream, error) {
 	s, err := r.store.Stream(ctx, a.project, a.id)
 	if fault.Is(err, fault.NotFound) {
 		return nil, r.noStream(ctx, a)
@@ -52,24 +53,28 @@ func (r *Reader) load(ctx context.Context, a address) (*state.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.mayRead(ctx, s); err != nil {
+	if err := r.access.Check(ctx, a.project, s.Prefix.Realm, access.Get); err != nil {
 		return nil, err
+	}
+	switch {
+	case !s.Prefix.Deleted.IsZero():
+		return nil, errNoPrefix
+	case !s.Purged.IsZero() && !purged:
+		return nil, fault.New(fault.NotFound, "no such stream in project %s", a.project)
 	}
 	return s, nil
 }
 
-// mayRead returns why the caller may not read the stream.
-func (r *Reader) mayRead(ctx context.Context, s *state.Stream) error {
-	if err := r.access.Check(ctx, s.Prefix.Project, s.Prefix.Realm, access.Get); err != nil {
-		return err
+// loadFor is load for a request of daybook.v1: what was purged is returned to those who ask for it, and may take it back.
+func (r *Reader) loadFor(ctx context.Context, a address, purged bool) (*state.Stream, error) {
+	s, err := r.load(ctx, a, purged)
+	if err == nil && purged {
+		err = r.access.Check(ctx, a.project, s.Prefix.Realm, access.DeletePrefix)
 	}
-	if !s.Hidden() || r.administrator(ctx) {
-		return nil
+	if err != nil {
+		return nil, err
 	}
-	if !s.Prefix.Deleted.IsZero() {
-		return errNoPrefix
-	}
-	return fault.New(fault.NotFound, "no such stream in project %s", s.Prefix.Project)
+	return s, nil
 }
 
 // noStream returns the error for a stream that is not there.

@@ -130,7 +130,8 @@ func (l *daybookLogs) removable(ctx context.Context, r interface {
 	GetProject() string
 	GetPath() string
 	GetPrefix() string
-}) (*state.Stream, *state.Prefix, error) {
+},
+) (*state.Stream, *state.Prefix, error) {
 	if (r.GetPath() == "") == (r.GetPrefix() == "") {
 		return nil, nil, fault.New(fault.Invalid, "give either the path of a stream or a prefix")
 	}
