@@ -16,7 +16,9 @@ import (
 
 type catCmd struct {
 	serverFlags
-	Path string `arg:"" help:"PROJECT/PREFIX/+/NAME" placeholder:"PATH"`
+	Path   string `arg:"" help:"PROJECT/PREFIX/+/NAME" placeholder:"PATH"`
+	Purged bool   `help:"Also if it was purged, for those who may take it back."`
+	JSON   bool   `help:"Print an object a line: FollowResponse of daybook.v1, the last with the end." name:"json"`
 }
 
 func (c *catCmd) Help() string {
@@ -34,7 +36,7 @@ func (c *catCmd) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close(context.WithoutCancel(e.ctx))) }()
-	return copyStream(e, l, &daybookv1.FollowRequest{Project: string(project), Path: string(path), BacklogOnly: true})
+	return copyStream(e, l, &daybookv1.FollowRequest{Project: string(project), Path: string(path), BacklogOnly: true, Purged: c.Purged}, c.JSON)
 }
 
 // splitPath takes PROJECT/PREFIX/+/NAME apart.
@@ -49,11 +51,11 @@ func splitPath(s string) (types.Project, types.StreamPath, error) {
 	return types.Project(project), types.StreamPath(rest), nil
 }
 
-// copyStream prints the bytes of a stream as r asks for them. After a lost connection it goes on where it was.
-func copyStream(e *env, l *link, r *daybookv1.FollowRequest) error {
+// copyStream prints the bytes of a stream as r asks for them, or the responses as JSON. After a lost connection it goes on where it was.
+func copyStream(e *env, l *link, r *daybookv1.FollowRequest, json bool) error {
 	out := bufio.NewWriterSize(e.stdout, 1<<20)
 	logs := daybookv1.NewLogsClient(l.conn)
-	c := &copier{out: out, next: r.GetIndex()}
+	c := &copier{out: out, next: r.GetIndex(), json: json}
 	for attempt := 0; ; attempt++ {
 		r.Index = c.next
 		before := c.next
@@ -83,6 +85,7 @@ func copyStream(e *env, l *link, r *daybookv1.FollowRequest) error {
 // copier writes entries in order and knows which comes next.
 type copier struct {
 	out     *bufio.Writer
+	json    bool
 	next    int64
 	missing []*daybookv1.IndexRange
 	buf     []byte
@@ -105,12 +108,8 @@ func (c *copier) follow(ctx context.Context, logs daybookv1.LogsClient, r *daybo
 			return nil, err
 		}
 		c.missing = append(c.missing, m.GetMissing()...)
-		for _, entry := range m.GetLogs() {
-			c.buf = render.Raw{}.Append(c.buf[:0], entry)
-			if _, err := c.out.Write(c.buf); err != nil {
-				return nil, fmt.Errorf("write: %w", err)
-			}
-			c.next = int64(entry.GetStreamIndex()) + 1
+		if err := c.print(m); err != nil {
+			return nil, fmt.Errorf("write: %w", err)
 		}
 		if !r.GetBacklogOnly() {
 			if err := c.out.Flush(); err != nil {
@@ -121,6 +120,24 @@ func (c *copier) follow(ctx context.Context, logs daybookv1.LogsClient, r *daybo
 			return m.GetEnd(), nil
 		}
 	}
+}
+
+// print prints what a response holds.
+func (c *copier) print(m *daybookv1.FollowResponse) error {
+	if c.json {
+		if n := len(m.GetLogs()); n > 0 {
+			c.next = int64(m.GetLogs()[n-1].GetStreamIndex()) + 1
+		}
+		return writeJSON(c.out, m)
+	}
+	for _, entry := range m.GetLogs() {
+		c.buf = render.Raw{}.Append(c.buf[:0], entry)
+		if _, err := c.out.Write(c.buf); err != nil {
+			return err
+		}
+		c.next = int64(entry.GetStreamIndex()) + 1
+	}
+	return nil
 }
 
 // finish tells how the stream ended.

@@ -16,6 +16,7 @@ type tailCmd struct {
 	serverFlags
 	Follow bool   `help:"Go on until the stream ends." short:"f"`
 	Lines  int    `help:"Begin with the last N lines; with -f everything there is, without 10." short:"n" placeholder:"N" default:"-1"`
+	JSON   bool   `help:"With -f and without -n: print an object a line, as daybook cat --json does." name:"json"`
 	Path   string `arg:"" help:"PROJECT/PREFIX/+/NAME" placeholder:"PATH"`
 }
 
@@ -25,6 +26,9 @@ func (c *tailCmd) Help() string {
 }
 
 func (c *tailCmd) Run(e *env) (err error) {
+	if c.JSON && (!c.Follow || c.Lines >= 0) {
+		return fault.New(fault.Invalid, "--json follows a stream from its begin: give -f, and no -n")
+	}
 	project, path, err := splitPath(c.Path)
 	if err != nil {
 		return err
@@ -41,7 +45,7 @@ func (c *tailCmd) Run(e *env) (err error) {
 	if c.Lines >= 0 {
 		text, next, err := lastLines(e.ctx, daybookv1.NewLogsClient(l.conn), r, c.Lines)
 		if fault.Is(err, fault.NotFound) && c.Follow {
-			return copyStream(e, l, r) // which waits for it
+			return copyStream(e, l, r, c.JSON) // which waits for it
 		}
 		if err != nil {
 			return err
@@ -51,7 +55,7 @@ func (c *tailCmd) Run(e *env) (err error) {
 		}
 		r.Index = next
 	}
-	return copyStream(e, l, r)
+	return copyStream(e, l, r, c.JSON)
 }
 
 // lastLines returns the last n lines of what there is now, and the index of the entry behind them.
