@@ -231,7 +231,7 @@ func (c *callers) only(p access.Permission, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := c.rules.Check(r.Context(), "", "", p)
 		if err != nil && access.PrincipalFrom(r.Context()).Anonymous() {
-			err = c.rules.Hidden(r.Context()) // so that they come back with a token
+			err = fault.New(fault.Unauthenticated, "%w", err) // so that they come back with a token
 		}
 		if err != nil {
 			refuseHTTP(w, r, err)
@@ -288,5 +288,8 @@ func (c *callers) VerifyCall(ctx context.Context, required auth.Capability) (con
 			Include: protocol.MustLabelSet(ingest.Label, ""),
 		}}, nil
 	}
-	return ctx, done, auth.Claims{}, c.rules.Hidden(ctx)
+	if who := access.PrincipalFrom(ctx); !who.Anonymous() {
+		return ctx, done, auth.Claims{}, fault.New(fault.Denied, "%s may not do this with journals; it needs a token of the role admin, or service to read and append, or writer to append to those of logs", who)
+	}
+	return ctx, done, auth.Claims{}, fault.New(fault.Unauthenticated, "callers without a token may not do this with journals; give one, with --token or DAYBOOK_TOKEN")
 }

@@ -140,6 +140,7 @@ func (c *captureFlags) open(ctx context.Context, e *env, name []string, listen s
 	watch, stop := context.WithCancel(ctx)
 	k.stopWait = stop
 	k.outage.Go(func() { k.watchOutage(watch) })
+	k.outage.Go(func() { k.watchRefusal(watch) })
 	return k, nil
 }
 
@@ -269,6 +270,17 @@ func (n *notice) Do(tell func()) {
 
 // Done reports whether it was told.
 func (n *notice) Done() bool { return n.done.Load() }
+
+// watchRefusal tells the user when the server does not let us in.
+func (k *capture) watchRefusal(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-k.link.refused:
+		k.spooled.Do(func() {
+			fmt.Fprintf(k.stderr, "daybook: the server refuses the output: %v. It is kept on disk; daybook flush sends it, once it may\n", k.link.refusal)
+		})
+	}
+}
 
 func (k *capture) tellSpooled() {
 	k.spooled.Do(func() {

@@ -81,6 +81,10 @@ type link struct {
 	token atomic.Pointer[string]
 	// tokenGiven says that the user has named it.
 	tokenGiven bool
+	// refused is closed when the server refuses a call because of who we are; refusal is why.
+	refused     chan struct{}
+	refusedOnce sync.Once
+	refusal     error
 
 	mu     sync.Mutex // held while a system is opened or closed
 	sys    *system    // ours, if we are the holder
@@ -96,7 +100,7 @@ func (f *serverFlags) openLink(ctx context.Context, log *slog.Logger) (*link, er
 	if err != nil {
 		return nil, err
 	}
-	l := &link{server: server, log: log}
+	l := &link{server: server, log: log, refused: make(chan struct{})}
 	options := []grpc.DialOption{client.Bearer(l.credential)}
 	token := strings.TrimSpace(f.Token)
 	if server != nil {
@@ -115,7 +119,7 @@ func (f *serverFlags) openLink(ctx context.Context, log *slog.Logger) (*link, er
 	if _, err := l.Address(ctx); err != nil {
 		return nil, err
 	}
-	options = append(options, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.dial(ctx) }))
+	options = append(options, grpc.WithChainUnaryInterceptor(l.noticeRefusal), grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.dial(ctx) }))
 	if l.conn, err = client.Dial("passthrough:///daybook", options...); err != nil {
 		_ = l.Close(ctx)
 		return nil, err
@@ -134,6 +138,18 @@ func (l *link) tokenFor(ctx context.Context) string {
 	address, err := l.Address(ctx)
 	h, ok := l.dir.Holder()
 	if err != nil || !ok || h.Address != address || l.server != nil && l.server.TLS {
+// noticeRefusal remembers that the server does not let us in. Those who send output try again, since that may change; the user is told.
+func (l *link) noticeRefusal(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := invoke(ctx, method, req, reply, cc, opts...)
+	if fault.Is(err, fault.Unauthenticated) || fault.Is(err, fault.Denied) {
+		l.refusedOnce.Do(func() {
+			l.refusal = fault.FromGRPC(err)
+			close(l.refused)
+		})
+	}
+	return err
+}
+
 		return ""
 	}
 	return h.Token

@@ -24,10 +24,10 @@ type Chain []Authenticator
 const maxCredential = 16 << 10
 
 // errBad is the refusal of credentials that nobody knows, or not any more. It does not say which, and never repeats them.
-var errBad = fault.New(fault.Unauthenticated, "the token is not valid here: it was mistyped, revoked, or has expired; an administrator can give another one, see daybook token --help")
+var errBad = fault.New(fault.Unauthenticated, "the token is not valid here: it was mistyped, revoked, or has expired; an administrator can give another one, with daybook token create")
 
 // ErrForeign is the refusal of credentials that are of no known kind.
-var ErrForeign = fault.New(fault.Unauthenticated, "the token is none of those that are known here; an administrator can give one, see daybook token --help")
+var ErrForeign = fault.New(fault.Unauthenticated, "the token is none of those that are known here; an administrator can give one, with daybook token create")
 
 // Authenticate returns who holds a credential; no credential is anonymous. A credential that is not good is an error of kind
 // Unauthenticated, and never anonymous.

@@ -47,14 +47,21 @@ func absent(ctx context.Context) error {
 func refuse(ctx context.Context) error {
 	p := PrincipalFrom(ctx)
 	if p.Anonymous() {
-		return fault.New(fault.Unauthenticated, "there is no such project or prefix for callers without a token, or they may not do this; give a token that may, see daybook token --help")
+		return fault.New(fault.Unauthenticated, "callers without a token may not do this, or there is no such project or prefix; give a token, with --token, DAYBOOK_TOKEN or a login")
 	}
-	return fault.New(fault.Denied, "%s may not do this, or there is no such project or prefix; an administrator can give a token that may, see daybook token --help", p)
+	return fault.New(fault.Denied, "%s may not do this, or there is no such project or prefix; an administrator can give a token that may, with daybook token create", p)
 }
 
-// refuseService is the refusal of callers who are not in the group of services: also anonymous ones are Denied (spec 3.4).
-func refuseService(ctx context.Context) error {
-	return fault.New(fault.Denied, "%s is not one of the services; give a token of the role service", PrincipalFrom(ctx))
+// refuseGlobal is the refusal of a caller who lacks a permission for the whole installation.
+func refuseGlobal(ctx context.Context, wanted Permission) error {
+	p := PrincipalFrom(ctx)
+	switch {
+	case wanted == Services: // also of anonymous callers (spec 3.4)
+		return fault.New(fault.Denied, "%s is not one of the services; give a token of the role service", p)
+	case p.Anonymous():
+		return fault.New(fault.Unauthenticated, "this is for administrators; give a token of the role admin, with --token or DAYBOOK_TOKEN")
+	}
+	return fault.New(fault.Denied, "%s is no administrator; this needs a token of the role admin", p)
 }
 
 // local returns the name of a realm within its project.

@@ -62,12 +62,10 @@ func (r *Rules) Check(ctx context.Context, project types.Project, realm string, 
 		switch {
 		case who.Holds("", p), among(conf.Service.Administrators, who):
 			return nil
-		case p != Services:
-			return refuse(ctx)
-		case among(conf.Service.Services, who):
+		case p == Services && among(conf.Service.Services, who):
 			return nil
 		}
-		return refuseService(ctx)
+		return refuseGlobal(ctx, p)
 	}
 	switch {
 	case who.Holds(project, p), among(conf.Service.Administrators, who), granted(of, who, local(realm), p):
