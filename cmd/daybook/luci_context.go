@@ -39,7 +39,7 @@ type luciContextCmd struct {
 
 func (c *luciContextCmd) Help() string {
 	return "Existing tools, as logdog_butler and logdog, ask for tokens by a file that the variable LUCI_CONTEXT names, and publish where PUBSUB_EMULATOR_HOST says. " +
-		"This runs a command with both, and with DAYBOOK_SERVER; its exit code is the command's. Without a command it writes the file and serves until it is stopped; " +
+		"This runs a command with both, and with the server's HOST:PORT in DAYBOOK_HOST; its exit code is the command's. Without a command it writes the file and serves until it is stopped; " +
 		"the variables are on stdout once it is ready. docs/existing-tools.md has the whole recipe."
 }
 
@@ -58,10 +58,11 @@ func (c *luciContextCmd) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close(ctx)) }()
-	server, err := l.Address(ctx)
+	host, err := l.Address(ctx)
 	if err != nil {
 		return err
 	}
+	server := host
 	if l.server != nil {
 		server = l.server.URL()
 	}
@@ -79,7 +80,7 @@ func (c *luciContextCmd) Run(e *env) (err error) {
 			err = errors.Join(err, fmt.Errorf("remove the context: %w", gone))
 		}
 	}()
-	variables := []string{localauth.Variable + "=" + file, pubsubVariable + "=" + tools.pubsub, "DAYBOOK_SERVER=" + server}
+	variables := []string{localauth.Variable + "=" + file, pubsubVariable + "=" + tools.pubsub, "DAYBOOK_HOST=" + host, "DAYBOOK_SERVER=" + server}
 	if len(args) > 0 {
 		if l.tokenGiven {
 			variables = append(variables, "DAYBOOK_TOKEN="+l.credential(ctx))

@@ -33,15 +33,17 @@ type toolbox struct {
 	host, pubsub string
 	context      []byte
 	agent        string
+	// known is a token that is known already; nil is to ask for one.
+	known func() string
 }
 
 var variable = regexp.MustCompile(`(?m)^(\w+)=(.*)$`)
 
-// newTools returns the environment that `daybook luci-context` makes.
-func newTools(t testing.TB, h *testkit.House) *toolbox {
+// newTools returns the environment that `daybook luci-context` makes with these flags.
+func newTools(t testing.TB, h *testkit.House, flags ...string) *toolbox {
 	t.Helper()
 	file := t.TempDir() + "/context.json"
-	p := h.Start("luci-context", "--output", file)
+	p := h.Start(append([]string{"luci-context", "--output", file}, flags...)...)
 	p.Await(p.Stdout, regexp.MustCompile(`DAYBOOK_SERVER=.*\n`))
 	tools := &toolbox{t: t, http: &http.Client{Transport: new(http.Transport)}, agent: "pRPC Client 1.5"}
 	t.Cleanup(tools.http.CloseIdleConnections)
@@ -54,7 +56,7 @@ func newTools(t testing.TB, h *testkit.House) *toolbox {
 			}
 		case "PUBSUB_EMULATOR_HOST":
 			tools.pubsub = v[2]
-		case "DAYBOOK_SERVER":
+		case "DAYBOOK_HOST":
 			tools.host = v[2]
 		}
 	}
@@ -67,6 +69,9 @@ func newTools(t testing.TB, h *testkit.House) *toolbox {
 // token asks for a token, as tools do before their first call.
 func (b *toolbox) token() string {
 	b.t.Helper()
+	if b.known != nil {
+		return b.known()
+	}
 	var found struct {
 		LocalAuth *struct {
 			Port     int    `json:"rpc_port"`
@@ -121,8 +126,10 @@ func (b *toolbox) post(url string, body []byte, header http.Header) answer {
 func (b *toolbox) call(method, request string, req object, response string) (object, codes.Code) {
 	b.t.Helper()
 	header := http.Header{
-		"Content-Type": {"application/prpc; encoding=binary"}, "Accept": {"application/prpc; encoding=binary"}, "Authorization": {"Bearer " + b.token()},
-		"User-Agent": {b.agent}, "X-Prpc-Grpc-Timeout": {"30000000u"}, "X-Prpc-Max-Response-Size": {"33521664"},
+		"Content-Type": {"application/prpc; encoding=binary"}, "Accept": {"application/prpc; encoding=binary"}, "User-Agent": {b.agent}, "X-Prpc-Grpc-Timeout": {"30000000u"}, "X-Prpc-Max-Response-Size": {"33521664"},
+	}
+	if token := b.token(); token != "" {
+		header.Set("Authorization", "Bearer "+token)
 	}
 	resp := b.post("http://"+b.host+"/prpc/"+method, encode(request, req), header)
 	var code codes.Code
@@ -331,5 +338,44 @@ func TestPublishedIsDurable(t *testing.T) {
 	r := newReader(b)
 	if out, code := r.cat("foreign/durable/+/large", catFlags{raw: true}); code != codes.OK || out != large+"end" {
 		t.Errorf("%d bytes, code %d", len(out), code)
+	}
+}
+
+// Where tokens are demanded, tools get theirs by the context, and what they publish without one is let in by it.
+func TestButlerWithToken(t *testing.T) {
+	t.Parallel()
+	h := testkit.NewHouse(t)
+	s := h.Serve("--auth")
+	writing := strings.TrimSpace(h.Run("token", "create", "--name", "writer", "--project", "local", "--role", "writer"))
+	reading := strings.TrimSpace(h.Run("token", "create", "--name", "reader", "--project", "local", "--role", "reader"))
+
+	// Somebody who has nothing but the address.
+	stranger := &toolbox{t: t, ctx: t.Context(), http: http.DefaultClient, host: s.Addr, pubsub: s.Addr, agent: "pRPC Client 1.5"}
+	for token, want := range map[string]codes.Code{"": codes.Unauthenticated, "wrong": codes.Unauthenticated, reading: codes.PermissionDenied} {
+		stranger.known = func() string { return token }
+		if _, code := stranger.call("logdog.Registration/RegisterPrefix", "RegisterPrefixRequest", object{"project": "local", "prefix": "foreign/stranger"}, "RegisterPrefixResponse"); code != want {
+			t.Errorf("register with token %q: code %d", token, code)
+		}
+	}
+
+	there := []string{"--server", s.Addr, "--token"}
+	w := newButler(newTools(t, h, append(there, writing)...), "foreign/token")
+	w.publish(run("a", textStream, 0, true, lines("let in", "\n")))
+	large := strings.Repeat("0123456789abcdef", 1<<14)
+	w.publish(run("b", binaryStream, 0, true, data(large)))
+	direct := *w
+	direct.topics = dial(t, s.URL)
+	if _, err := direct.invoke("Publish", "PublishRequest", object{"topic": w.topic, "messages": []object{{"data": w.message(run("c", textStream, 0, true, lines("x", "\n")))}}}, "PublishResponse"); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("publish without a token: %v", err)
+	}
+
+	r := newReader(newTools(t, h, append(there, reading)...))
+	for name, want := range map[string]string{"a": "let in\n", "b": large} {
+		if got, code := r.cat("foreign/token/+/"+name, catFlags{raw: true}); got != want || code != codes.OK {
+			t.Errorf("cat %s: %.100q, code %d", name, got, code)
+		}
+	}
+	if got, code := newReader(w.toolbox).cat("foreign/token/+/a", catFlags{raw: true}); code != codes.PermissionDenied {
+		t.Errorf("the writer reads %.100q, code %d", got, code)
 	}
 }
