@@ -105,38 +105,48 @@ type Registration struct {
 // gets open for them again.
 func (b *Backend) Register(ctx context.Context, r Registration) (*state.Stream, error) {
 	id := r.Prefix.Join(r.Name).ID()
-	s, err := b.store.Stream(ctx, r.Project, id)
-	if err == nil {
-		if err := checkSecret(s.Prefix, r.Secret); err != nil || !b.stirs(s, clock()) {
-			return s, err
+	for n := 1; ; n++ {
+		p, s, err := b.store.Registered(ctx, r.Project, r.Prefix, id)
+		switch {
+		case err != nil:
+		case s != nil:
+			s, err = b.registerAgain(ctx, s, r.Secret)
+		default:
+			s, err = b.register(ctx, p, id, r)
 		}
-	} else if !fault.Is(err, fault.NotFound) {
-		return nil, err
+		if err == nil {
+			return s, nil
+		}
+		// Somebody else may have been faster, or the stream be removed meanwhile.
+		if !fault.Is(err, fault.Exists) && (s == nil || !fault.Is(err, fault.NotFound)) || n == maxRaces {
+			return nil, err
+		}
+	}
+}
+
+// maxRaces is how often a registration begins anew that others got in the way of.
+const maxRaces = 5
+
+// registerAgain records that there are entries of a stream that is registered.
+func (b *Backend) registerAgain(ctx context.Context, s *state.Stream, secret types.PrefixSecret) (*state.Stream, error) {
+	if err := checkSecret(s.Prefix, secret); err != nil || !b.stirs(s, clock()) {
+		return s, err
 	}
 	var reopened bool
-	err = b.store.Update(ctx, func(tx state.Tx) error {
-		reopened = false
-		s, err = tx.Stream(r.Project, id)
-		if err == nil {
-			if err = checkSecret(s.Prefix, r.Secret); err == nil {
-				reopened, err = b.stir(tx, s, clock())
-			}
+	err := b.store.Update(ctx, func(tx state.Tx) error {
+		now, err := tx.Stream(s.Prefix.Project, s.ID)
+		if err != nil {
 			return err
 		}
-		if !fault.Is(err, fault.NotFound) {
-			return err
-		}
-		s, err = b.add(tx, id, r)
+		s = now
+		reopened, err = b.stir(tx, s, clock())
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	if reopened {
+	if err == nil && reopened {
 		b.metrics.reopened.Inc()
-		b.log.Info("stream reopened: entries come that its archive may lack", "project", string(r.Project), "path", string(s.Path()))
+		b.log.Info("stream reopened: entries come that its archive may lack", "project", string(s.Prefix.Project), "path", string(s.Path()))
 	}
-	return s, nil
+	return s, err
 }
 
 // stirs reports whether a registration of the stream changes it.
@@ -177,40 +187,39 @@ func (b *Backend) stir(tx state.Tx, s *state.Stream, now time.Time) (reopened bo
 	return true, schedule(tx, s, state.ArchiveTask, due)
 }
 
-// add stores a new stream and its archive task.
-func (b *Backend) add(tx state.Tx, id types.StreamID, r Registration) (*state.Stream, error) {
-	p, err := tx.Prefix(r.Project, r.Prefix)
-	if fault.Is(err, fault.NotFound) {
-		return nil, fault.New(fault.Precondition, "prefix is not registered")
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !p.Deleted.IsZero() {
-		return nil, fault.New(fault.Precondition, "prefix was deleted")
-	}
+// register stores a new stream and its archive task. p is its prefix, or nil.
+func (b *Backend) register(ctx context.Context, p *state.Prefix, id types.StreamID, r Registration) (*state.Stream, error) {
 	now := clock()
-	if !now.Before(p.Expires) {
+	switch {
+	case p == nil:
+		return nil, fault.New(fault.Precondition, "prefix is not registered")
+	case !p.Deleted.IsZero():
+		return nil, fault.New(fault.Precondition, "prefix was deleted")
+	case !now.Before(p.Expires):
 		return nil, fault.New(fault.Precondition, "time to register streams below this prefix ended at %s", p.Expires.Format(time.RFC3339))
 	}
 	if err := checkSecret(p, r.Secret); err != nil {
 		return nil, err
 	}
-	s := &state.Stream{
-		Prefix: p, ID: id, Name: r.Name, ProtoVersion: r.ProtoVersion, Descriptor: r.Descriptor,
-		Created: now, Updated: now,
-	}
-	due := now.Add(b.policy.OpenLimit)
-	if r.End.Known {
-		if _, err := s.Terminate(now, r.End, r.Note); err != nil {
-			return nil, err
+	var s *state.Stream
+	err := b.store.Update(ctx, func(tx state.Tx) error {
+		s = &state.Stream{
+			Prefix: p, ID: id, Name: r.Name, ProtoVersion: r.ProtoVersion, Descriptor: r.Descriptor,
+			Created: now, Updated: now,
 		}
-		due = now.Add(b.policy.Settle)
-	}
-	if err := tx.AddStream(s); err != nil {
-		return nil, err
-	}
-	return s, tx.AddTask(&state.Task{Stream: s, Kind: state.ArchiveTask, Available: due})
+		due := now.Add(b.policy.OpenLimit)
+		if r.End.Known {
+			if _, err := s.Terminate(now, r.End, r.Note); err != nil {
+				return err
+			}
+			due = now.Add(b.policy.Settle)
+		}
+		if err := tx.AddStream(s); err != nil {
+			return err
+		}
+		return tx.AddTask(&state.Task{Stream: s, Kind: state.ArchiveTask, Available: due})
+	})
+	return s, err
 }
 
 // Terminate records the end of a stream.

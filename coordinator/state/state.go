@@ -242,6 +242,8 @@ type Store interface {
 	Prefix(ctx context.Context, project types.Project, prefix types.StreamName) (*Prefix, error)
 	// Stream returns a stream, or an error of kind NotFound.
 	Stream(ctx context.Context, project types.Project, id types.StreamID) (*Stream, error)
+	// Registered returns a stream, or nil if there is none, and its prefix, or nil.
+	Registered(ctx context.Context, project types.Project, prefix types.StreamName, id types.StreamID) (*Prefix, *Stream, error)
 	// FindStreams returns streams that the query selects, and where to go on. It looks at no more than Window streams in a call, so
 	// that there may be fewer than wanted, or none, although there are more; there are no more when next is zero.
 	FindStreams(ctx context.Context, q StreamQuery) (found []*Stream, next Position, err error)
@@ -292,7 +294,8 @@ type Tx interface {
 	// stop at a limit. Transactions that run at once may not see each other's.
 	OpenStreams(project types.Project, limit int64) (int64, error)
 	RecentPrefixes(project types.Project, since time.Time, limit int64) (int64, error)
-	// AddPrefix and AddStream store something new and set its Seq.
+	// AddPrefix and AddStream store something new, and set its Seq when Update returns or something is read. If the name is taken, the error
+	// of this call or of Update is of kind Exists.
 	AddPrefix(p *Prefix) error
 	AddStream(s *Stream) error
 	// PutStream stores a changed stream. Its identity and prefix do not change.
@@ -304,7 +307,7 @@ type Tx interface {
 	// DeletePrefix removes a prefix unless it has streams. It reports whether it did.
 	DeletePrefix(p *Prefix) (bool, error)
 
-	// AddTask stores a new task and sets its Seq.
+	// AddTask stores a new task and sets its Seq, as AddStream does.
 	AddTask(t *Task) error
 	// PutTask stores a changed task.
 	PutTask(t *Task) error

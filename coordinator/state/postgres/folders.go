@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/pressly/goose/v3"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
@@ -29,7 +28,6 @@ const (
 			EXISTS (SELECT FROM folders c WHERE c.parent = f.label)
 		FROM folders f WHERE f.parent = $4 AND f.segment > $5 ORDER BY f.segment LIMIT $6`
 
-	// addUsage follows the words that say how many; its parameters are project, entries, content bytes, and stored bytes.
 	addUsage = `INSERT INTO usage AS u (project, shard, prefixes, streams, entries, content_bytes, stored_bytes)
 		VALUES ($1, pg_backend_pid() % 64, $2, $3, $4, $5, $6)` + sumUsage
 	sumUsage = ` ON CONFLICT (project, shard) DO UPDATE SET prefixes = u.prefixes + excluded.prefixes, streams = u.streams + excluded.streams,
@@ -59,30 +57,28 @@ func (s *Store) Folders(ctx context.Context, q state.FolderQuery) (found []state
 	return found, wrap(err, "list folders of project %s", q.Project)
 }
 
-// queueFolders adds the statements that store the folders of a prefix.
-func queueFolders(b *pgx.Batch, rows []state.FolderRow) {
+// addFolders queues what stores the folders of a prefix.
+func (t *tx) addFolders(rows []state.FolderRow) {
 	parents, segments, labels := make([]int64, len(rows)), make([]string, len(rows)), make([]int64, len(rows))
 	for i, f := range rows {
 		parents[i], segments[i], labels[i] = int64(f.Parent), f.Segment, int64(f.Label)
 	}
-	b.Queue(shareFolders, int64(folderLock))
-	b.Queue(addFolders, parents, segments, labels)
+	t.change(shareFolders, int64(folderLock))
+	t.change(addFolders, parents, segments, labels)
 }
 
-// deleteFolders removes the folders that were there for the prefix alone. The prefix is gone already.
-func (t *tx) deleteFolders(p *state.Prefix) error {
+// deleteFolders queues what removes the folders that were there for the prefix alone. The prefix is gone already.
+func (t *tx) deleteFolders(p *state.Prefix) {
 	if p.Deep() {
-		return nil // nothing tells whether others are below them
+		return // nothing tells whether others are below them
 	}
-	b := new(pgx.Batch)
-	b.Queue(removeFolders, int64(folderLock))
+	t.change(removeFolders, int64(folderLock))
 	rows := p.Folders()
 	for i := len(rows) - 1; i >= 0; i-- {
-		b.Queue(`DELETE FROM folders f WHERE parent = $1 AND segment = $2 AND NOT EXISTS (SELECT FROM folders c WHERE c.parent = f.label)
+		t.change(`DELETE FROM folders f WHERE parent = $1 AND segment = $2 AND NOT EXISTS (SELECT FROM folders c WHERE c.parent = f.label)
 				AND NOT EXISTS (SELECT FROM prefixes WHERE project = $3 AND sha256(prefix::bytea) = sha256($4::text::bytea))`,
 			int64(rows[i].Parent), rows[i].Segment, string(p.Project), string(rows[i].Path))
 	}
-	return t.db.SendBatch(t.ctx, b).Close()
 }
 
 func usageValues(project types.Project, prefixes, streams int, v state.Volume) []any {

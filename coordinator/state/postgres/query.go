@@ -34,6 +34,11 @@ func all[T any](ctx context.Context, db querier, targets func(*T) ([]any, func()
 	if err != nil {
 		return nil, err
 	}
+	return collect(rows, targets)
+}
+
+// collect returns all rows.
+func collect[T any](rows pgx.Rows, targets func(*T) ([]any, func() error)) ([]*T, error) {
 	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (*T, error) {
 		v := new(T)
 		to, done := targets(v)
@@ -42,6 +47,14 @@ func all[T any](ctx context.Context, db querier, targets func(*T) ([]any, func()
 		}
 		return v, done()
 	})
+}
+
+// orMissing makes a row that is not there an error.
+func orMissing[T any](v *T, err error, format string, args ...any) (*T, error) {
+	if v == nil && err == nil {
+		err = fault.New(fault.NotFound, format, args...)
+	}
+	return v, err
 }
 
 // first returns the first row, or nil.
@@ -53,32 +66,48 @@ func first[T any](ctx context.Context, db querier, targets func(*T) ([]any, func
 	return found[0], nil
 }
 
-func prefixBy(ctx context.Context, db querier, project types.Project, prefix types.StreamName) (*state.Prefix, error) {
-	p, err := first(ctx, db, row.Prefix, fromPrefixes+thatPrefix, string(project), string(prefix))
-	if p == nil && err == nil {
-		err = fault.New(fault.NotFound, "no prefix %s in project %s", prefix, project)
-	}
-	return p, err
-}
-
-func streamBy(ctx context.Context, db querier, project types.Project, id types.StreamID, lock string) (*state.Stream, error) {
-	s, err := first(ctx, db, row.Stream, fromStreams+thatStream+lock, string(project), string(id))
-	if s == nil && err == nil {
-		err = fault.New(fault.NotFound, "no such stream in project %s", project)
-	}
-	return s, err
-}
-
 // Prefix implements state.Store.
 func (s *Store) Prefix(ctx context.Context, project types.Project, prefix types.StreamName) (p *state.Prefix, err error) {
-	err = s.read(ctx, func(db querier) (err error) { p, err = prefixBy(ctx, db, project, prefix); return err })
-	return p, wrap(err, "read prefix %s of project %s", prefix, project)
+	err = s.read(ctx, func(db querier) (err error) {
+		p, err = first(ctx, db, row.Prefix, fromPrefixes+thatPrefix, string(project), string(prefix))
+		return err
+	})
+	return orMissing(p, wrap(err, "read prefix %s of project %s", prefix, project), "no prefix %s in project %s", prefix, project)
 }
 
 // Stream implements state.Store.
 func (s *Store) Stream(ctx context.Context, project types.Project, id types.StreamID) (v *state.Stream, err error) {
-	err = s.read(ctx, func(db querier) (err error) { v, err = streamBy(ctx, db, project, id, ""); return err })
-	return v, wrap(err, "read stream %s of project %s", id, project)
+	err = s.read(ctx, func(db querier) (err error) {
+		v, err = first(ctx, db, row.Stream, fromStreams+thatStream, string(project), string(id))
+		return err
+	})
+	return orMissing(v, wrap(err, "read stream %s of project %s", id, project), "no such stream in project %s", project)
+}
+
+// Registered implements state.Store. It takes one round trip.
+func (s *Store) Registered(
+	ctx context.Context, project types.Project, prefix types.StreamName, id types.StreamID,
+) (p *state.Prefix, v *state.Stream, err error) {
+	err = s.retry(ctx, func() error {
+		p, v = nil, nil
+		b := new(pgx.Batch)
+		b.Queue(fromPrefixes+thatPrefix, string(project), string(prefix)).Query(func(rows pgx.Rows) error {
+			found, err := collect(rows, row.Prefix)
+			if len(found) > 0 {
+				p = found[0]
+			}
+			return err
+		})
+		b.Queue(fromStreams+thatStream, string(project), string(id)).Query(func(rows pgx.Rows) error {
+			found, err := collect(rows, row.Stream)
+			if len(found) > 0 {
+				v = found[0]
+			}
+			return err
+		})
+		return s.pool.SendBatch(ctx, b).Close()
+	})
+	return p, v, wrap(err, "look up stream %s of project %s", id, project)
 }
 
 // FindPrefixes implements state.Store.
@@ -125,7 +154,7 @@ func findPrefixes(q state.PrefixQuery) (string, []any) {
 }
 
 const (
-	oldestOfPrefix  = fromStreams + `s.prefix = $1 AND (s.created, s.seq) > ($2, $3) AND (s.purged IS NULL OR $4)
+	oldestOfPrefix = fromStreams + `s.prefix = $1 AND (s.created, s.seq) > ($2, $3) AND (s.purged IS NULL OR $4)
 		ORDER BY s.created, s.seq LIMIT $5`
 	oldestOfProject = fromStreams + `s.project = $1 AND (s.created, s.seq) > ($2, $3) AND s.created < $4 AND s.ended < $4 AND s.purged IS NULL
 		ORDER BY s.created, s.seq LIMIT $5`

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
@@ -78,25 +79,24 @@ func again(err error, n int) bool {
 
 // attempt runs fn in a transaction.
 func (s *Store) attempt(ctx context.Context, fn func(state.Tx) error) error {
-	db, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return wrap(err, "begin")
+		return wrap(err, "connect")
 	}
-	t := &tx{ctx: ctx, db: db}
+	defer conn.Release()
+	t := &tx{ctx: ctx, conn: conn.Conn()}
 	if err := fn(t); err != nil {
-		s.rollback(ctx, db)
+		t.rollback()
 		return err
 	}
 	if t.failed != nil {
 		// The server commits nothing after an error, even if fn went on.
-		s.rollback(ctx, db)
+		t.rollback()
 		return t.failed
 	}
-	if err := db.Commit(ctx); err != nil {
-		if c := code(err); (c == "" || c == adminShutdown) && ctx.Err() == nil {
-			err = unknownOutcome{fault.New(fault.Transient, "the connection to the database broke, and whether the changes were made is not known: %w", err)}
-		}
-		return wrap(err, "commit")
+	if err := t.commit(); err != nil {
+		t.rollback()
+		return err
 	}
 	s.streams.Wake(t.changed...)
 	if t.tasksChanged {
@@ -105,11 +105,41 @@ func (s *Store) attempt(ctx context.Context, fn func(state.Tx) error) error {
 	return nil
 }
 
-func (s *Store) rollback(ctx context.Context, db pgx.Tx) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+// commit sends what is queued, and the end of the transaction.
+func (t *tx) commit() error {
+	if !t.begun {
+		return nil
+	}
+	t.queue("COMMIT").Exec(func(tag pgconn.CommandTag) error {
+		if tag.String() != "COMMIT" {
+			return fault.New(fault.Internal, "coordinator state: the server answered a commit with %s", tag)
+		}
+		return nil
+	})
+	err := t.conn.SendBatch(t.ctx, &t.queued).Close()
+	t.queued = pgx.Batch{}
+	if err == nil {
+		return nil
+	}
+	// What the server refused before the commit it has not committed. When nothing more is heard of it, it may have.
+	c := code(err)
+	if ((c == "" && !pgconn.SafeToRetry(err)) || c == adminShutdown && t.open == 0) && t.ctx.Err() == nil {
+		err = unknownOutcome{fault.New(fault.Transient, "the connection to the database broke, and whether the changes were made is not known: %w", err)}
+	}
+	return wrap(err, "commit")
+}
+
+// rollback undoes what was sent.
+func (t *tx) rollback() {
+	if t.conn.PgConn().TxStatus() == 'I' {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), rollbackTimeout)
 	defer cancel()
 	// If it fails the connection is closed, which has the same effect.
-	_ = db.Rollback(ctx)
+	if _, err := t.conn.Exec(ctx, "ROLLBACK"); err != nil {
+		_ = t.conn.Close(ctx)
+	}
 }
 
 // read runs fn on a connection. fn may run more than once.

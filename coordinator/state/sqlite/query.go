@@ -52,6 +52,24 @@ func streamBy(ctx context.Context, db *statements, project types.Project, id typ
 	return v, wrap(err, "read stream %s of project %s", id, project)
 }
 
+// Registered implements state.Store.
+func (s *Store) Registered(
+	ctx context.Context, project types.Project, prefix types.StreamName, id types.StreamID,
+) (*state.Prefix, *state.Stream, error) {
+	v, err := s.Stream(ctx, project, id)
+	if err == nil {
+		return v.Prefix, v, nil
+	}
+	if !fault.Is(err, fault.NotFound) {
+		return nil, nil, err
+	}
+	p, err := s.Prefix(ctx, project, prefix)
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil, nil
+	}
+	return p, nil, err
+}
+
 // FindPrefixes implements state.Store.
 func (s *Store) FindPrefixes(ctx context.Context, q state.PrefixQuery) ([]*state.Prefix, error) {
 	text, args := findPrefixes(q)

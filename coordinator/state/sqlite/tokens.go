@@ -2,10 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"errors"
-
-	sqlitedriver "modernc.org/sqlite"
-	sqlitelib "modernc.org/sqlite/lib"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/coordinator/state/row"
@@ -18,8 +14,7 @@ func (s *Store) PutToken(ctx context.Context, k *state.Token) error {
 		_, err := t.(*tx).change(`INSERT INTO tokens (`+row.TokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET hash = excluded.hash, name = excluded.name, scopes = excluded.scopes, created = excluded.created,
 				expires = excluded.expires, last_used = excluded.last_used`, row.TokenValues(k)...)
-		var code *sqlitedriver.Error
-		if errors.As(err, &code) && code.Code() == sqlitelib.SQLITE_CONSTRAINT_UNIQUE {
+		if fault.Is(wrap(err, "store"), fault.Exists) {
 			err = fault.New(fault.Exists, "another token has the hash of token %s", k.ID)
 		}
 		return wrap(err, "store token %s", k.ID)

@@ -3,8 +3,12 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
+
+	sqlitedriver "modernc.org/sqlite"
+	sqlitelib "modernc.org/sqlite/lib"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/coordinator/state/row"
@@ -199,5 +203,10 @@ func wrap(err error, format string, args ...any) error {
 	if err == nil || fault.KindOf(err) != fault.Internal {
 		return err
 	}
-	return fmt.Errorf("coordinator state: "+format+": %w", append(args, err)...)
+	err = fmt.Errorf("coordinator state: "+format+": %w", append(args, err)...)
+	var driver *sqlitedriver.Error
+	if errors.As(err, &driver) && driver.Code() == sqlitelib.SQLITE_CONSTRAINT_UNIQUE {
+		return fault.Wrap(fault.Exists, err)
+	}
+	return err
 }
