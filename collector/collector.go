@@ -53,6 +53,7 @@ type Collector struct {
 	Metrics *Metrics
 
 	complaints complaints
+	uncached   bool // in tests
 
 	once   sync.Once
 	mu     sync.Mutex // guards closed, and calls.Add against Close
@@ -66,7 +67,9 @@ var errSecret = fault.New(fault.Invalid, "the secret is not that of the stream")
 // init fills in the defaults.
 func (c *Collector) init() {
 	c.once.Do(func() {
-		c.Coordinator = coordinator.Cached(c.Coordinator, c.StreamStateCacheExpire)
+		if !c.uncached {
+			c.Coordinator = coordinator.Cached(c.Coordinator, c.StreamStateCacheExpire)
+		}
 		if c.MaxMessageWorkers <= 0 {
 			c.MaxMessageWorkers = DefaultMaxMessageWorkers
 		}

@@ -73,30 +73,39 @@ func (in *intake) run(ctx context.Context, from int64) error {
 		}
 		in.head.Store(rr.Reader.Response.GetWriteHead())
 		end := base + records.Consumed()
+		begin := end - int64(ingest.HeaderSize+len(msg))
 		if n := records.Skipped - skipped; n > 0 {
 			skipped = records.Skipped
 			in.metrics().skippedBytes.Add(float64(n))
-			in.cfg.Collector.Logger.Error("bytes in the journal belong to no record", "journal", in.cfg.Journal, "before", end, "bytes", n)
+			p := &parcel{begin: begin - n, end: begin, arrived: time.Now(), ready: make(chan struct{})}
+			p.bundle = in.cfg.Collector.foreign(records.Foreign, n, origin{in.cfg.Journal, p.begin})
+			records.Foreign = nil
+			if err := in.hand(ctx, p, slots, &registrations); err != nil {
+				return err
+			}
 		}
-		p := &parcel{
-			begin:   end - int64(ingest.HeaderSize+len(msg)),
-			end:     end,
-			arrived: time.Now(),
-			ready:   make(chan struct{}),
-		}
-		p.bundle = in.cfg.Collector.open(bytes.Clone(msg), origin{in.cfg.Journal, p.begin})
-		p.weight = int64(min(p.bundle.memory, maxInFlight))
-		if err := in.acquire(ctx, p.weight); err != nil {
+		p := &parcel{begin: begin, end: end, arrived: time.Now(), ready: make(chan struct{})}
+		p.bundle = in.cfg.Collector.open(bytes.Clone(msg), origin{in.cfg.Journal, begin})
+		if err := in.hand(ctx, p, slots, &registrations); err != nil {
 			return err
 		}
-		if err := in.register(ctx, p, slots, &registrations); err != nil {
-			return err
-		}
-		select {
-		case in.out <- p:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	}
+}
+
+// hand hands a parcel on when there is room, and begins to register its streams.
+func (in *intake) hand(ctx context.Context, p *parcel, slots *semaphore.Weighted, registrations *sync.WaitGroup) error {
+	p.weight = int64(min(p.bundle.memory, maxInFlight))
+	if err := in.acquire(ctx, p.weight); err != nil {
+		return err
+	}
+	if err := in.register(ctx, p, slots, registrations); err != nil {
+		return err
+	}
+	select {
+	case in.out <- p:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -173,6 +173,15 @@ func TestConsumerPutsAside(t *testing.T) {
 	if f.coord.ends()[path("a")] != 1 {
 		t.Error("the end was not reported")
 	}
+	// Bytes of somebody else, too.
+	foreign := head
+	c.journal.appendBytes([]byte("some foreign bytes"))
+	head = c.journal.append(t, message(t, bundleOf(entry("b", 1))))
+	c.waitFor(t, head)
+	if m, err = q.Get(4); err != nil || string(m.Body) != "some foreign bytes" || m.About.GetOffset() != foreign {
+		t.Errorf("foreign bytes: %q, %v", m.Body, err)
+	}
+	got = kept(t, q)
 	// All of that was on the disk before the position passed it.
 	if err := c.stop(); err != nil {
 		t.Fatal(err)

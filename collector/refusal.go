@@ -3,6 +3,7 @@ package collector
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -42,6 +43,13 @@ func (c *Collector) refuse(b *bundle, r *run, reason string, err error) error {
 		b.refusals.first = append(b.refusals.first, told)
 	}
 	return err
+}
+
+// foreign takes down bytes of a journal that belong to no record: the first of n.
+func (c *Collector) foreign(first []byte, n int64, from origin) *bundle {
+	b := &bundle{message: first, memory: len(first), origin: from}
+	_ = c.refuse(b, nil, dropMalformed, fmt.Errorf("%d bytes in the journal belong to no record", n)) // nobody waits for it
+	return b
 }
 
 // refused returns the first error of what was refused, or nil.

@@ -30,6 +30,8 @@ const (
 	Label = "daybook.dev/ingest"
 	// HeaderSize is the number of bytes before each message.
 	HeaderSize = 8
+	// MaxForeign is how many of the bytes that belong to no record a Reader keeps.
+	MaxForeign = 64 << 10
 	// MaxMessageSize is the largest message: two frames of at most 10 MiB each, with their lengths.
 	MaxMessageSize = 2*(10<<20) + 2*binary.MaxVarintLen64
 )
@@ -50,6 +52,8 @@ type Reader struct {
 	br *bufio.Reader
 	// Skipped is the number of bytes so far that belonged to no record.
 	Skipped int64
+	// Foreign are the first MaxForeign of those, since the caller set it to nil.
+	Foreign []byte
 	// consumed counts the bytes of whole records and of skipped ones.
 	consumed int64
 	buf      []byte
@@ -111,6 +115,7 @@ func (r *Reader) resync() {
 	if i := bytes.Index(b[1:], magic[:]); i >= 0 {
 		skip = i + 1
 	}
+	r.Foreign = append(r.Foreign, b[:min(skip, MaxForeign-len(r.Foreign))]...)
 	_, _ = r.br.Discard(skip) // these bytes are in the buffer
 	r.Skipped += int64(skip)
 	r.consumed += int64(skip)

@@ -85,6 +85,9 @@ func TestReaderFindsItsWayBack(t *testing.T) {
 		if r.Skipped != int64(len(foreign)) || r.Consumed() != int64(len(all)) {
 			t.Errorf("%s: %d skipped and %d consumed, want %d and %d", name, r.Skipped, r.Consumed(), len(foreign), len(all))
 		}
+		if string(r.Foreign) != foreign[:min(len(foreign), MaxForeign)] {
+			t.Errorf("%s: %d foreign bytes are kept, or others", name, len(r.Foreign))
+		}
 	}
 }
 

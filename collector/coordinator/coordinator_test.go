@@ -429,7 +429,8 @@ func TestRemoteTransience(t *testing.T) {
 	transient := map[codes.Code]bool{
 		codes.Internal: true, codes.Unknown: true, codes.Unavailable: true, codes.DeadlineExceeded: true,
 		codes.PermissionDenied: true, codes.Unauthenticated: true, codes.ResourceExhausted: true, codes.Aborted: true, codes.Canceled: true,
-		codes.InvalidArgument: false, codes.FailedPrecondition: false, codes.NotFound: false,
+		codes.Unimplemented: true, codes.DataLoss: true,
+		codes.InvalidArgument: false, codes.FailedPrecondition: false, codes.NotFound: false, codes.AlreadyExists: false, codes.OutOfRange: false,
 	}
 	for code, want := range transient {
 		s := &services{err: status.Error(code, "no")}

@@ -80,11 +80,16 @@ func validate(project types.Project, path types.StreamPath, secret types.PrefixS
 	return fault.Wrap(fault.Invalid, secret.Validate())
 }
 
-// failure gives the error of a call its kind. One that nobody foresaw says nothing about the request, and never makes the
-// data be dropped.
+// failure gives the error of a call its kind. Only a few of them say something about the request, and make its data be refused.
+// All others, also those that nobody foresaw, are about the Coordinator or the way to it.
 func failure(err error) error {
-	if err = fault.FromGRPC(err); fault.KindOf(err) == fault.Internal {
-		return fault.Wrap(fault.Transient, err)
+	err = fault.FromGRPC(err)
+	switch fault.KindOf(err) {
+	case fault.Invalid, fault.NotFound, fault.Exists, fault.Precondition, fault.OutOfRange:
+		return err
 	}
-	return err
+	if err == nil || fault.IsTransient(err) {
+		return err
+	}
+	return fault.Wrap(fault.Transient, err)
 }
