@@ -20,7 +20,9 @@ func (s *system) servePubSub(r grpc.ServiceRegistrar) (stop func()) {
 	s.onClose(func(context.Context) error { return journals.Close() })
 	d := door.New(door.Config{
 		Journals: journals, Journal: ingest.DefaultJournal, Registerer: s.metrics,
-		Authorize: func(ctx context.Context, p types.Project) error { return s.callers.rules.Check(ctx, p, "", access.Create) },
+		Authorize: func(ctx context.Context, p types.Project) error {
+			return s.callers.rules.Check(ctx, p, "", access.Create)
+		},
 	})
 	pubsubpb.RegisterPublisherServer(r, d)
 	return d.Close
