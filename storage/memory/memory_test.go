@@ -4,13 +4,21 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/storage"
 	"github.com/daybook-dev/daybook/storage/memory"
 	"github.com/daybook-dev/daybook/storage/storagetest"
 )
 
 func TestStorage(t *testing.T) {
-	storagetest.Run(t, storagetest.Engine{Open: func(testing.TB) storage.Storage { return memory.New() }})
+	storagetest.Run(t, storagetest.Engine{
+		Open: func(testing.TB) storage.Storage { return memory.New() },
+		Break: func(_ testing.TB, s storage.Storage) func() {
+			m := s.(*memory.Storage)
+			m.SetErr(fault.New(fault.Transient, "broken"))
+			return func() { m.SetErr(nil) }
+		},
+	})
 }
 
 func TestKnobs(t *testing.T) {

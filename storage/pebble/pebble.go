@@ -7,6 +7,8 @@
 // An index that is already stored is left as it is. That costs nothing in the usual case: the store remembers the highest
 // index of the streams that were written lately, and looks for existing entries only below it.
 //
+// While the disk is full, whatever writes is refused with a transient error, and reads go on; so do writes when space has been freed.
+//
 // All methods are safe for concurrent use. Commits are applied one at a time; reads never wait for them, nor they for reads.
 // No lock and no iterator is held while a callback runs, so a slow reader holds up nothing and pins no memory.
 //
@@ -20,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -49,13 +52,17 @@ type Options struct {
 
 // Storage is a storage.Storage.
 type Storage struct {
-	// life is held for reading by whoever uses db, and for writing when closed is set.
+	// life is held for reading by whoever uses db, and for writing when it is closed.
 	life   sync.RWMutex
-	closed bool
-	db     *pebble.DB
+	closed atomic.Bool
+	// shut is closed when all is closed, with shutErr.
+	shut    chan struct{}
+	shutErr error
+	db      *pebble.DB
+	space   *space
 
-	// commits serializes whatever changes entries.
-	commits sync.Mutex
+	// commits is held, by being full, by whoever changes entries.
+	commits chan struct{}
 
 	mu        sync.Mutex
 	positions *simplelru.LRU[streamID, position]
@@ -77,11 +84,13 @@ func Open(dir string, o Options) (*Storage, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	db, err := pebble.Open(dir, tuned(o))
+	room := newSpace()
+	o.FS = patientFS{o.FS, room}
+	db, err := openDB(dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("storage/pebble: open %s: %w", dir, kinded(err))
 	}
-	s := &Storage{db: db}
+	s := &Storage{db: db, space: room, shut: make(chan struct{}), commits: make(chan struct{}, 1)}
 	s.positions, _ = simplelru.NewLRU[streamID, position](maxPositions, nil) // fails only for sizes below one
 	if err := s.checkFormat(); err != nil {
 		return nil, errors.Join(fmt.Errorf("storage/pebble: open %s: %w", dir, err), db.Close())
@@ -91,7 +100,23 @@ func Open(dir string, o Options) (*Storage, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("storage/pebble: register metrics: %w", err), db.Close())
 	}
+	room.armed.Store(true)
 	return s, nil
+}
+
+// openDB opens Pebble's database. A failure that Pebble calls fatal, such as of a disk that is full from the beginning, is an error
+// here: there is nothing yet that could be endangered.
+func openDB(dir string, o Options) (db *pebble.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			f, ok := r.(fatal)
+			if !ok {
+				panic(r)
+			}
+			err = errors.New(string(f))
+		}
+	}()
+	return pebble.Open(dir, tuned(o))
 }
 
 // checkFormat marks a new store with the format version and refuses one of the future.
@@ -118,13 +143,48 @@ func (s *Storage) use(ctx context.Context) (done func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	// Who closes the store may wait for long, and others with him.
+	if s.closed.Load() {
+		return nil, storage.ErrClosed
+	}
 	s.life.RLock()
-	if s.closed {
+	if s.closed.Load() {
 		s.life.RUnlock()
 		return nil, storage.ErrClosed
 	}
 	return s.life.RUnlock, nil
 }
+
+// write calls fn, which may have to wait for space, and then done. It waits for them, but no longer than there is room and ctx lasts:
+// then they go on, and what they do happens when there is room again.
+func (s *Storage) write(ctx context.Context, done func(), fn func() error) error {
+	lacking := s.space.lacking()
+	result := make(chan error, 1)
+	go func() { // Close waits for done
+		err := fn()
+		done()
+		result <- err
+	}()
+	select {
+	case err := <-result:
+		return err
+	case <-lacking:
+		return s.refused()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// refused is the error of what met a full disk. There may be room again by now.
+func (s *Storage) refused() error {
+	if err := s.space.err(); err != nil {
+		return err
+	}
+	return fault.New(fault.Transient, "there was no room for entries on the disk")
+}
+
+// Ready returns nil unless nothing can be written because the disk is full.
+func (s *Storage) Ready() error { return s.space.err() }
 
 // Watch implements storage.Storage.
 func (s *Storage) Watch(name storage.Stream) (<-chan struct{}, func()) { return s.hub.Watch(name) }
@@ -164,29 +224,47 @@ func (s *Storage) Sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer done()
-	if err := s.db.LogData(nil, pebble.Sync); err != nil {
-		return fmt.Errorf("storage/pebble: sync: %w", kinded(err))
+	if err = s.space.err(); err != nil {
+		done()
+	} else {
+		err = s.write(ctx, done, func() error { return kinded(s.db.LogData(nil, pebble.Sync)) })
+	}
+	if err != nil {
+		return fmt.Errorf("storage/pebble: sync: %w", err)
 	}
 	return nil
 }
 
-// Close waits for the calls under way, makes everything durable and releases the files.
+// Close waits for the calls under way, makes everything durable and releases the files. If the disk is full it fails without waiting for
+// space, and may be called again; what is not durable then is as after a crash.
 func (s *Storage) Close() error {
-	s.life.Lock()
-	closed := s.closed
-	s.closed = true
-	s.life.Unlock()
-	if closed {
-		return storage.ErrClosed
+	if s.closed.CompareAndSwap(false, true) {
+		go s.close()
+	} else {
+		select {
+		case <-s.shut:
+			return storage.ErrClosed
+		default:
+		}
 	}
+	select {
+	case <-s.shut:
+		return s.shutErr
+	case <-s.space.lacking():
+		return fmt.Errorf("storage/pebble: close: %w", s.refused())
+	}
+}
+
+func (s *Storage) close() {
+	defer close(s.shut)
+	s.life.Lock()
+	defer s.life.Unlock()
 	s.reclaim.close()
 	s.metrics.unregister()
 	syncErr := s.db.LogData(nil, pebble.Sync)
 	if err := errors.Join(syncErr, s.db.Close()); err != nil {
-		return fmt.Errorf("storage/pebble: close: %w", kinded(err))
+		s.shutErr = fmt.Errorf("storage/pebble: close: %w", kinded(err))
 	}
-	return nil
 }
 
 // kinded gives an error of Pebble its kind. What is not known to be damage may be a full disk, which an operator can empty.

@@ -3,6 +3,7 @@ package pebble
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -91,27 +92,67 @@ func (b *batch) Close() error {
 
 // commit applies puts and checkpoints in one Pebble batch, leaving out the entries that are there already.
 func (s *Storage) commit(ctx context.Context, puts []storage.PutRequest, checkpoints map[string]int64) error {
+	return s.change(ctx, func() (func() error, error) {
+		size := 0
+		for i := range puts {
+			size += puts[i].Size() + len(puts[i].Values)*(entryKeySize+8)
+		}
+		w := &writer{store: s, batch: s.db.NewBatchWithSize(size + 4096), streams: make(map[storage.Stream]*pending, 1)}
+		if err := w.fill(puts, checkpoints); err != nil {
+			return nil, errors.Join(err, w.batch.Close())
+		}
+		return w.apply, nil
+	})
+}
+
+// change makes a change, one at a time. It is prepared, and then made by the function that prepare returns, which may have to
+// wait for space and must not use what belongs to the caller.
+func (s *Storage) change(ctx context.Context, prepare func() (change func() error, err error)) error {
 	done, err := s.use(ctx)
 	if err != nil {
 		return err
 	}
-	defer done()
-	s.commits.Lock()
-	defer s.commits.Unlock()
-
-	size := 0
-	for i := range puts {
-		size += puts[i].Size() + len(puts[i].Values)*(entryKeySize+8)
+	select {
+	case s.commits <- struct{}{}:
+	case <-s.space.lacking():
+		done()
+		return s.refused()
+	case <-ctx.Done():
+		done()
+		return ctx.Err()
 	}
-	w := writer{store: s, batch: s.db.NewBatchWithSize(size + 4096), streams: make(map[storage.Stream]*pending, 1)}
-	defer w.batch.Close()
+	unlock := func() {
+		<-s.commits
+		done()
+	}
+	if err := s.space.err(); err != nil {
+		unlock()
+		return err
+	}
+	change, err := prepare()
+	if err != nil {
+		unlock()
+		return err
+	}
+	return s.write(ctx, unlock, change)
+}
+
+// writer fills a Pebble batch and applies it. It is used with the commits lock held.
+type writer struct {
+	store                    *Storage
+	batch                    *pebble.Batch
+	streams                  map[storage.Stream]*pending
+	bytes, entries, repeated int
+}
+
+func (w *writer) fill(puts []storage.PutRequest, checkpoints map[string]int64) error {
 	for i := range puts {
 		if err := w.put(&puts[i]); err != nil {
 			return err
 		}
 	}
 	for reader, offset := range checkpoints {
-		recorded, err := s.checkpoint(reader)
+		recorded, err := w.store.checkpoint(reader)
 		if err != nil {
 			return fmt.Errorf("checkpoint of %s: %w", reader, err)
 		}
@@ -122,6 +163,12 @@ func (s *Storage) commit(ctx context.Context, puts []storage.PutRequest, checkpo
 			return kinded(err)
 		}
 	}
+	return nil
+}
+
+func (w *writer) apply() (err error) {
+	defer func() { err = errors.Join(err, kinded(w.batch.Close())) }()
+	s := w.store
 	if !w.batch.Empty() {
 		if err := s.db.Apply(w.batch, pebble.NoSync); err != nil {
 			return kinded(err)
@@ -144,14 +191,6 @@ func (s *Storage) commit(ctx context.Context, puts []storage.PutRequest, checkpo
 		s.hub.Wake(name)
 	}
 	return nil
-}
-
-// writer fills a Pebble batch. It is used with the commits lock held.
-type writer struct {
-	store                    *Storage
-	batch                    *pebble.Batch
-	streams                  map[storage.Stream]*pending
-	bytes, entries, repeated int
 }
 
 // pending is a stream's position as it will be after the batch, and the runs that the batch holds.
@@ -261,26 +300,27 @@ func (s *Storage) existing(p *pending, r run) (_ map[types.MessageIndex]struct{}
 
 // Expunge implements storage.Storage.
 func (s *Storage) Expunge(ctx context.Context, name storage.Stream) error {
-	done, err := s.use(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
-	s.commits.Lock()
-	defer s.commits.Unlock()
 	id := idOf(name)
 	first, end := appendEntryKey(make([]byte, 0, entryKeySize), id, 0), endKey(id)
-	size, err := s.db.EstimateDiskUsage(first, end)
-	if err == nil {
-		err = s.db.DeleteRange(first, end, pebble.Sync)
-	}
+	err := s.change(ctx, func() (func() error, error) {
+		size, err := s.db.EstimateDiskUsage(first, end)
+		if err != nil {
+			return nil, kinded(err)
+		}
+		return func() error {
+			if err := s.db.DeleteRange(first, end, pebble.Sync); err != nil {
+				return kinded(err)
+			}
+			s.reclaim.expunged(size)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.positions.Remove(id)
+			s.expunges++
+			return nil
+		}, nil
+	})
 	if err != nil {
-		return fmt.Errorf("storage/pebble: expunge %s: %w", name, kinded(err))
+		return fmt.Errorf("storage/pebble: expunge %s: %w", name, err)
 	}
-	s.reclaim.expunged(size)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.positions.Remove(id)
-	s.expunges++
 	return nil
 }

@@ -17,9 +17,6 @@ import (
 // openPeers opens a store twice, as two processes do.
 func openPeers(t *testing.T, e Engine) (here, there storage.Storage) {
 	t.Helper()
-	if e.Peer == nil {
-		t.Skip("one process at a time")
-	}
 	here = open(t, e)
 	there = e.Peer(t, here)
 	t.Cleanup(func() {
@@ -32,6 +29,9 @@ func openPeers(t *testing.T, e Engine) (here, there storage.Storage) {
 
 // testPeers checks that what one process does is there for the other one as soon as it has returned.
 func testPeers(t *testing.T, e Engine) {
+	if e.Peer == nil {
+		return
+	}
 	here, there := openPeers(t, e)
 	put(t, here, streamA, 0, 4)
 	wantIndices(t, there, streamA, 0, 1, 2, 3, 4)
@@ -76,6 +76,9 @@ func testPeers(t *testing.T, e Engine) {
 
 // testPeersWake checks that who waits in one process is woken by what another one does.
 func testPeersWake(t *testing.T, e Engine) {
+	if e.Peer == nil {
+		return
+	}
 	here, there := openPeers(t, e)
 	changed, stop := there.Watch(streamA)
 	defer stop()
@@ -131,6 +134,9 @@ func testPeersWake(t *testing.T, e Engine) {
 
 // testPeersWriteTheSame checks that processes may store the same entries at the same time, however they are cut.
 func testPeersWriteTheSame(t *testing.T, e Engine) {
+	if e.Peer == nil {
+		return
+	}
 	here, there := openPeers(t, e)
 	const n = 240
 	var wg sync.WaitGroup
@@ -172,7 +178,7 @@ func testPeersWriteTheSame(t *testing.T, e Engine) {
 // testFailures checks that a store that cannot be read is not taken for one that is empty, and that nothing is lost.
 func testFailures(t *testing.T, e Engine) {
 	if e.Break == nil {
-		t.Skip("there is nothing below")
+		return
 	}
 	s := open(t, e)
 	put(t, s, streamA, 0, 4)
