@@ -241,11 +241,11 @@ func (c *callers) only(p access.Permission, next http.Handler) http.Handler {
 	})
 }
 
-// readers lets those in who may read something, somewhere. What they may read, the Coordinator knows.
-func (c *callers) readers(next http.Handler) http.Handler {
+// anyOf lets those in who have one of some permissions, anywhere. What they may do, whoever answers knows.
+func (c *callers) anyOf(next http.Handler, permissions ...access.Permission) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		for _, p := range []access.Permission{access.List, access.Get} {
-			if err := c.rules.Anywhere(r.Context(), p); err == nil {
+		for _, p := range permissions {
+			if c.rules.Anywhere(r.Context(), p) == nil {
 				next.ServeHTTP(w, r)
 				return
 			}
@@ -270,26 +270,35 @@ func refuseHTTP(w http.ResponseWriter, r *http.Request, err error) {
 	web.Refuse(w, r, err)
 }
 
-// VerifyCall implements auth.Verifier: what callers may do with journals. Services and administrators may do what they need with all of
-// them. Who may log may append to those that take in what is logged, of which each bundle proves that it belongs there.
+// VerifyCall implements auth.Verifier: what callers may do with journals. Administrators may do everything. Services work with the
+// journals that take in what is logged. Who may log may append to these; each bundle there proves that it belongs where it says.
 func (c *callers) VerifyCall(ctx context.Context, required auth.Capability) (context.Context, context.CancelFunc, auth.Claims, error) {
-	all := auth.Claims{Capability: auth.All}
 	done := func() {}
 	if c.rules.Check(ctx, "", "", access.Admin) == nil {
-		return ctx, done, all, nil
+		return ctx, done, auth.Claims{Capability: auth.All}, nil
 	}
-	const services = auth.List | auth.Read | auth.Append
-	if services.Has(required) && c.rules.Check(ctx, "", "", access.Services) == nil {
-		return ctx, done, auth.Claims{Capability: services}, nil
+	services, loggers := auth.List|auth.Read|auth.Append, auth.List|auth.Append
+	if method, _ := grpc.Method(ctx); method == protocol.Trim_Trim_FullMethodName {
+		services |= auth.Apply // which it asks for, and is no more than that
 	}
-	const loggers = auth.List | auth.Append
-	if loggers.Has(required) && c.rules.Anywhere(ctx, access.Create) == nil {
-		return ctx, done, auth.Claims{Capability: loggers, Selector: &protocol.LabelSelector{
-			Include: protocol.MustLabelSet(ingest.Label, ""),
-		}}, nil
+	var may auth.Capability
+	switch {
+	case services.Has(required) && c.rules.Check(ctx, "", "", access.Services) == nil:
+		may = services
+	case loggers.Has(required) && c.rules.Anywhere(ctx, access.Create) == nil:
+		may = loggers
+	default:
+		return ctx, done, auth.Claims{}, refuseJournals(ctx)
 	}
-	if who := access.PrincipalFrom(ctx); !who.Anonymous() {
-		return ctx, done, auth.Claims{}, fault.New(fault.Denied, "%s may not do this with journals; it needs a token of the role admin, or service to read and append, or writer to append to those of logs", who)
+	ours := &protocol.LabelSelector{Include: protocol.MustLabelSet(ingest.Label, "")}
+	return ctx, done, auth.Claims{Capability: may, Selector: ours}, nil
+}
+
+func refuseJournals(ctx context.Context) error {
+	who := access.PrincipalFrom(ctx)
+	if who.Anonymous() {
+		return fault.New(fault.Unauthenticated, "callers without a token may not do this with journals; give one, with --token or DAYBOOK_TOKEN")
 	}
-	return ctx, done, auth.Claims{}, fault.New(fault.Unauthenticated, "callers without a token may not do this with journals; give one, with --token or DAYBOOK_TOKEN")
+	return fault.New(fault.Denied, "%s may not do this with journals; a token of the role admin may do everything with them, one of the role service may read and append to those "+
+		"of logs, and one of the role writer append", who)
 }

@@ -42,6 +42,7 @@ func (s *system) serve(context.Context) error {
 	options := append(client.ServerOptions(), grpc.WaitForHandlers(true), grpc.MaxHeaderListSize(maxHeader), grpc.ConnectionTimeout(greetingLimit),
 		grpc.UnknownServiceHandler(s.relay))
 	grpcServer := grpc.NewServer(append(options, around.options()...)...)
+	s.grpcServer = grpcServer
 	prpcServer := prpc.NewServer(prpc.Config{Interceptors: around.unary, CrossOrigin: s.crossOrigin, Logger: s.Log})
 	if s.journals != nil {
 		protocol.RegisterJournalServer(grpcServer, s.journals)

@@ -39,26 +39,32 @@ func (s *system) handler(calls http.Handler) http.Handler {
 		journals = s.relayHTTP(cmp.Or(s.Journals, s.Coordinator))
 		atRoot = journals
 	}
+	journals = s.callers.anyOf(journals, access.Create, access.Services)
+	atRoot = s.callers.anyOf(atRoot, access.Create, access.Services)
 	var metrics http.Handler = promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{})
 
 	ours := http.NewServeMux()
-	readers := s.callers.readers(site)
-	for _, path := range []string{"/{$}", "/logs/", "/v/", "/rpcexplorer/", "/api/"} {
-		ours.Handle(path, readers)
+	handle := func(pattern string, h http.Handler) {
+		s.patterns = append(s.patterns, pattern)
+		ours.Handle(pattern, h)
 	}
-	ours.Handle("/static/", site)
+	readers := s.callers.anyOf(site, access.List, access.Get, access.DeletePrefix)
+	for _, path := range []string{"/{$}", "/logs/", "/v/", "/rpcexplorer/", "/api/"} {
+		handle(path, readers)
+	}
+	handle("/static/", site)
 	login := web.NewLogin(s.callers.holder)
-	ours.Handle("/login", login)
-	ours.Handle("/logout", login)
+	handle("/login", login)
+	handle("/logout", login)
 	metrics = s.callers.only(access.Services, metrics)
-	ours.Handle("/v1/", journals)
-	ours.Handle("GET /metrics", metrics)
-	ours.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	ours.HandleFunc("GET /readyz", s.serveReady)
-	ours.HandleFunc("POST /handover", s.serveHandover)
+	handle("/v1/", journals)
+	handle("GET /metrics", metrics)
+	handle("GET /healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }))
+	handle("GET /readyz", http.HandlerFunc(s.serveReady))
+	handle("POST /handover", http.HandlerFunc(s.serveHandover))
 	// Operators of other brokers know these.
-	ours.Handle("/debug/", s.callers.only(access.Services, journals))
-	ours.Handle("/debug/metrics", metrics)
+	handle("/debug/", s.callers.only(access.Services, journals))
+	handle("/debug/metrics", metrics)
 	for path, handler := range map[string]http.Handler{
 		"/debug/vars":          expvar.Handler(),
 		"/debug/pprof/":        http.HandlerFunc(pprof.Index),
@@ -67,7 +73,7 @@ func (s *system) handler(calls http.Handler) http.Handler {
 		"/debug/pprof/symbol":  http.HandlerFunc(pprof.Symbol),
 		"/debug/pprof/trace":   http.HandlerFunc(pprof.Trace),
 	} {
-		ours.Handle(path, s.callers.only(access.Admin, handler))
+		handle(path, s.callers.only(access.Admin, handler))
 	}
 
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -75,6 +75,10 @@ type system struct {
 	// conn leads to our own doors, toCoordinator and toJournals to whoever has these.
 	conn, toCoordinator, toJournals *grpc.ClientConn
 
+	// What is served, for those who want to know all of it.
+	grpcServer *grpc.Server
+	patterns   []string // of HTTP
+
 	// Each is nil without the role.
 	journals *broker.Broker
 	coord    *coordinator.Coordinator
