@@ -21,6 +21,7 @@ import (
 
 	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/journal/protocol"
+	"github.com/daybook-dev/daybook/logs/envelope"
 )
 
 // rows is the table's order.
@@ -52,6 +53,13 @@ var rows = []row{
 	{"state/register-postgres", func(r *run) { measureRegister(r, postgresState(r)) }},
 	{"state/find-sqlite", func(r *run) { measureFind(r, sqliteState(r)) }},
 	{"state/find-postgres", func(r *run) { measureFind(r, postgresState(r)) }},
+	{"collect/memory/zstd", func(r *run) { measureCollect(r, memoryEntries, envelope.Zstd) }},
+	{"collect/memory/zlib", func(r *run) { measureCollect(r, memoryEntries, envelope.Zlib) }},
+	{"collect/pebble/zstd", func(r *run) { measureCollect(r, pebbleEntries, envelope.Zstd) }},
+	{"collect/pebble/zlib", func(r *run) { measureCollect(r, pebbleEntries, envelope.Zlib) }},
+	{"collect/journal/pebble", func(r *run) { measureCollectJournal(r, pebbleEntries, envelope.Zstd) }},
+	{"collect/postgres/zstd", func(r *run) { measureCollect(r, postgresEntries, envelope.Zstd) }},
+	{"collect/postgres/zlib", func(r *run) { measureCollect(r, postgresEntries, envelope.Zlib) }},
 	{"butler/null/1-stream", func(r *run) { measureButler(r, work{Kind: "lines", Streams: 1, Bytes: 1 << 30}) }},
 	{"butler/null/8-streams", func(r *run) { measureButler(r, work{Kind: "lines", Streams: 8, Bytes: 1 << 30}) }},
 	{"butler/null/64-streams", func(r *run) { measureButler(r, work{Kind: "lines", Streams: 64, Bytes: 1 << 30}) }},
