@@ -14,6 +14,7 @@ import (
 	"github.com/daybook-dev/daybook/internal/bucket/cloud"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/storage"
+	"github.com/daybook-dev/daybook/storage/bigtable"
 	"github.com/daybook-dev/daybook/storage/pebble"
 	pgentries "github.com/daybook-dev/daybook/storage/postgres"
 )
@@ -86,14 +87,18 @@ func (s *system) openEntries(ctx context.Context) (storage.Storage, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !isPostgres(at) {
-		return nil, fault.New(fault.Invalid, "--entries: %s:// is not known; give postgres://USER@HOST/DATABASE", at.Scheme)
+	switch {
+	case isPostgres(at):
+		entries, err := pgentries.Open(ctx, at.raw, pgentries.Options{Logger: s.Log, Registerer: s.metrics})
+		if err != nil {
+			return nil, at.tell(fmt.Errorf("%w; is the address that --entries gives right, and the database there?", err))
+		}
+		return entries, nil
+	case at.Scheme == "bigtable":
+		return bigtable.Open(ctx, at.raw, bigtable.Options{Logger: s.Log, Registerer: s.metrics})
+	default:
+		return nil, fault.New(fault.Invalid, "--entries: %s:// is not known; give postgres://USER@HOST/DATABASE or bigtable://PROJECT/INSTANCE/TABLE", at.Scheme)
 	}
-	entries, err := pgentries.Open(ctx, at.raw, pgentries.Options{Logger: s.Log, Registerer: s.metrics})
-	if err != nil {
-		return nil, at.tell(fmt.Errorf("%w; is the address that --entries gives right, and the database there?", err))
-	}
-	return entries, nil
 }
 
 // openArchive opens a directory, or a bucket in which the archives are below a prefix.

@@ -11,7 +11,7 @@ import (
 type layout struct {
 	Roles       roles  `help:"What this process does: ${default} or some of them." default:"broker,coordinator,collector,archivist,web" env:"DAYBOOK_ROLES" placeholder:"ROLE,…"`
 	State       string `help:"Database of the streams' state: postgres://USER@HOST/DATABASE. By default it is in the data directory." env:"DAYBOOK_STATE" placeholder:"URL"`
-	Entries     string `help:"Database of the recent entries: postgres://USER@HOST/DATABASE. By default they are in the data directory." env:"DAYBOOK_ENTRIES" placeholder:"URL"`
+	Entries     string `help:"Database of the recent entries: postgres://USER@HOST/DATABASE or bigtable://PROJECT/INSTANCE/TABLE. By default they are in the data directory." env:"DAYBOOK_ENTRIES" placeholder:"URL"`
 	Archive     string `help:"Where archives are kept: a directory, s3://BUCKET/PREFIX?region=REGION, gs://BUCKET/PREFIX, azure://CONTAINER/PREFIX. By default they are in the data directory." env:"DAYBOOK_ARCHIVE" placeholder:"URL"`
 	Journals    string `help:"Where the brokers are, if this process is none: http://HOST:PORT, https://HOST:PORT." env:"DAYBOOK_JOURNALS" placeholder:"URL"`
 	Coordinator string `help:"Where the coordinator is, if this process is none." env:"DAYBOOK_COORDINATOR" placeholder:"HOST:PORT"`

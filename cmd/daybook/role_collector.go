@@ -72,6 +72,11 @@ func (s *system) startCollector(ctx context.Context) error {
 		if err := s.collecting.Err(); err != nil {
 			return err
 		}
+		if store, ok := s.entries.(interface{ Ready() error }); ok { // on a full disk entries can be read and not written
+			if err := store.Ready(); err != nil {
+				return err
+			}
+		}
 		return s.entriesAnswer(ctx)
 	})
 	s.work(ctx, "collect", s.collecting.Run)
