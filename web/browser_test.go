@@ -2,6 +2,7 @@ package web
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
+	"github.com/daybook-dev/daybook/api/prpc"
 	"github.com/daybook-dev/daybook/logs/logpb"
 )
 
@@ -30,6 +32,7 @@ func TestBrowser(t *testing.T) {
 	f := newFake()
 	fill(f)
 	s := serve(t, f)
+	explored := explorable(t, f)
 	mux := http.NewServeMux()
 	control := func(path string, do func(r *http.Request)) {
 		mux.HandleFunc("POST "+path, func(_ http.ResponseWriter, r *http.Request) { do(r) })
@@ -57,12 +60,26 @@ func TestBrowser(t *testing.T) {
 	defer controller.Close()
 
 	script := exec.CommandContext(t.Context(), "node", file)
-	script.Env = append(os.Environ(), "VIEWER="+s.URL, "CONTROL="+controller.URL, "CHROMIUM="+chromium, "PROFILE="+t.TempDir())
+	script.Env = append(os.Environ(), "VIEWER="+s.URL, "EXPLORED="+explored, "CONTROL="+controller.URL, "CHROMIUM="+chromium, "PROFILE="+t.TempDir())
 	out, err := script.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// explorable serves the pages with calls by HTTP beside them, as a server does, and returns its address.
+func explorable(t *testing.T, f *fakeLogs) string {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	calls := prpc.NewServer(prpc.Config{Logger: log})
+	daybookv1.RegisterLogsServer(calls, f)
+	mux := http.NewServeMux()
+	mux.Handle("/", Handler(Config{Logs: dial(t, f), Logger: log}))
+	mux.Handle(prpc.Prefix, calls)
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s.URL
 }
 
 // printNumbers adds lines that tell their own number.

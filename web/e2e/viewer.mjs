@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 
-const { VIEWER, CONTROL, CHROMIUM, PROFILE, DAYBOOK_SCREENSHOTS } = process.env;
+const { VIEWER, EXPLORED, CONTROL, CHROMIUM, PROFILE, DAYBOOK_SCREENSHOTS } = process.env;
 const build = "user/laptop/make.20260314-101500.x7d1/+";
 
 const context = await chromium.launchPersistentContext(PROFILE, {
@@ -21,7 +21,7 @@ const control = (what, form = {}) => fetch(`${CONTROL}/${what}`, { method: "POST
 const print = (path, text) => control("print", { path, text });
 
 /** open opens a page, and holds it to make no noise. */
-async function open(path) {
+async function open(path, server = VIEWER) {
   const page = await context.newPage();
   const complaints = [];
   page.on("pageerror", (e) => complaints.push(e.stack ?? String(e)));
@@ -30,7 +30,7 @@ async function open(path) {
     if (m.type() === "error" && !/Failed to load resource|ERR_/.test(m.text())) complaints.push(m.text());
   });
   page.check = () => assert.deepEqual(complaints, []);
-  await page.goto(VIEWER + path);
+  await page.goto(server + path);
   return page;
 }
 
@@ -225,6 +225,34 @@ const tests = {
     await shot(page, "empty");
     page = await open("/nowhere");
     await page.getByText("There is no page at this address").waitFor();
+    page.check();
+  },
+
+  async "calls by hand"() {
+    const page = await open("/rpcexplorer/", EXPLORED);
+    await page.getByText("daybook.v1.Logs", { exact: true }).waitFor();
+    // A method that answers with a stream of messages is shown, and cannot be called.
+    assert.equal(await page.getByRole("link", { name: "Follow", exact: true }).count(), 0);
+    await page.getByRole("link", { name: "FindStreams" }).click();
+    const request = JSON.parse(await page.locator("#request").inputValue());
+    assert.deepEqual(request, {
+      project: "local", pattern: "", pageSize: 0, pageToken: "", tags: {}, contentType: "", states: [], purged: false,
+    });
+    await shot(page, "explorer");
+    await page.locator("#request").fill(JSON.stringify({ project: "local", pattern: "long" }));
+    await page.getByRole("button", { name: "Send" }).click();
+    await page.getByText("OK, HTTP 200").waitFor();
+    const answer = JSON.parse(await page.locator("#answer").textContent());
+    assert.deepEqual(answer.streams.map((s) => s.path), ["long/+/stdout"]);
+    assert.match(await page.locator("#curl").textContent({ timeout: 1000 }), /prpc\/daybook\.v1\.Logs\/FindStreams' -H .*"pattern":"long"/s);
+    await page.getByRole("link", { name: "GetStream" }).click();
+    await page.locator("#request").fill('{"project":"local","path":"no/+/such"}');
+    await page.locator("#request").press("Control+Enter");
+    await page.getByText("NOT_FOUND, HTTP 404").waitFor();
+    await page.getByText("there is no stream no/+/such").waitFor();
+    await page.locator("#request").fill("{");
+    await page.getByRole("button", { name: "Send" }).click();
+    await page.getByText("INVALID_ARGUMENT, HTTP 400").waitFor();
     page.check();
   },
 
