@@ -51,8 +51,8 @@ func (b *statement) way(project types.Project, p state.Path, span state.Span, jo
 		}
 		b.add(join+` WHERE l.label = `, int64(*p.Label))
 	case p.Prefix != nil:
-		b.add(` FROM streams s`+join+` WHERE s.prefix = (SELECT seq FROM prefixes WHERE project = `, string(project))
-		b.add(` AND sha256(prefix::bytea) = sha256(`, string(*p.Prefix))
+		b.add(` FROM streams s`+join+` WHERE s.prefix = (SELECT seq FROM prefixes WHERE (project = `, string(project))
+		b.add(`) IS TRUE AND sha256(prefix::bytea) = sha256(`, string(*p.Prefix))
 		b.text.WriteString(`::text::bytea))`)
 	case p.Phase != nil:
 		b.add(` FROM streams s`+join+` WHERE s.project = `, string(project))

@@ -23,7 +23,7 @@ const (
 
 	listFolders = `SELECT f.segment, (SELECT count(*) FROM (SELECT FROM labels l WHERE l.label = f.label LIMIT $1) l),
 			(SELECT l.created FROM labels l WHERE l.label = f.label ORDER BY l.created DESC, l.stream DESC LIMIT 1),
-			EXISTS (SELECT FROM prefixes p WHERE p.project = $2 AND sha256(p.prefix::bytea) = sha256(($3::text || f.segment)::bytea)
+			EXISTS (SELECT FROM prefixes p WHERE (p.project = $2) IS TRUE AND sha256(p.prefix::bytea) = sha256(($3::text || f.segment)::bytea)
 				AND p.deleted IS NULL),
 			EXISTS (SELECT FROM folders c WHERE c.parent = f.label)
 		FROM folders f WHERE f.parent = $4 AND f.segment > $5 ORDER BY f.segment LIMIT $6`
@@ -76,7 +76,7 @@ func (t *tx) deleteFolders(p *state.Prefix) {
 	rows := p.Folders()
 	for i := len(rows) - 1; i >= 0; i-- {
 		t.change(`DELETE FROM folders f WHERE parent = $1 AND segment = $2 AND NOT EXISTS (SELECT FROM folders c WHERE c.parent = f.label)
-				AND NOT EXISTS (SELECT FROM prefixes WHERE project = $3 AND sha256(prefix::bytea) = sha256($4::text::bytea))`,
+				AND NOT EXISTS (SELECT FROM prefixes WHERE (project = $3) IS TRUE AND sha256(prefix::bytea) = sha256($4::text::bytea))`,
 			int64(rows[i].Parent), rows[i].Segment, string(p.Project), string(rows[i].Path))
 	}
 }

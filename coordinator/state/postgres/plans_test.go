@@ -18,10 +18,6 @@ import (
 func TestPlans(t *testing.T) {
 	s := openStore(t, testkit.Database(t), never)
 	defer func() { _ = s.Close() }()
-	large := statetest.Large()
-	if err := statetest.Fill(t.Context(), s, large); err != nil {
-		t.Fatal(err)
-	}
 	check := func(index, text string, args ...any) {
 		t.Helper()
 		plan := explain(t, s, text, args...)
@@ -35,11 +31,23 @@ func TestPlans(t *testing.T) {
 			t.Errorf("not by %s: %s\n%s", index, text, plan)
 		}
 	}
-	// Without statistics, and with them.
-	for _, before := range []string{"SELECT 1", "ANALYZE"} {
-		if _, err := s.pool.Exec(t.Context(), before); err != nil {
+	large := statetest.Large()
+	exec := func(text string) {
+		if _, err := s.pool.Exec(t.Context(), text); err != nil {
 			t.Fatal(err)
 		}
+	}
+	// While the tables are empty, filled without statistics, and with them.
+	for _, before := range []func(){
+		func() {},
+		func() {
+			if err := statetest.Fill(t.Context(), s, large); err != nil {
+				t.Fatal(err)
+			}
+		},
+		func() { exec("ANALYZE") },
+	} {
+		before()
 		check("prefixes_name", fromPrefixes+thatPrefix, "ci", "a")
 		check("streams_id_project_key", fromStreams+thatStream+locked+"s", "ci", "a")
 		check("streams_id_project_key", versions, []string{"a", "b"})

@@ -8,7 +8,8 @@
 // that loses a conflict all the same runs again.
 //
 // Every query goes by an index, in the order of the index. The planner is told so with the settings of the session, and plans are
-// generic: they depend neither on statistics nor on values, and so do not change for the worse some night. The address must lead
+// generic: they depend neither on statistics nor on values, and so do not change for the worse some night. Conditions are written so
+// that also a plan made while a table is empty, when all indexes cost the same, goes by the right one. The address must lead
 // to the server itself, or to a pooler that gives a connection to a session, because settings and prepared statements belong to sessions.
 //
 // What Update acknowledged is on stable storage, and on synchronous standbys if the server is configured so; a server that is told not to

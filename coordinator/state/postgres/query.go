@@ -17,9 +17,10 @@ const (
 	fromPrefixes = `SELECT ` + row.PrefixColumns + ` FROM prefixes p WHERE `
 	fromStreams  = `SELECT ` + row.StreamColumns + ` FROM streams s JOIN prefixes p ON p.seq = s.prefix WHERE `
 
-	// A prefix is found by its hash. Names hold nothing that is special in this notation of bytes.
-	thatPrefix = `project = $1 AND sha256(prefix::bytea) = sha256($2::text::bytea)`
-	thatStream = `s.id = $2 AND s.project = $1`
+	// A prefix is found by its hash. Names hold nothing that is special in this notation of bytes. The project is compared so that no index
+	// beginning with it will do.
+	thatPrefix = `(project = $1) IS TRUE AND sha256(prefix::bytea) = sha256($2::text::bytea)`
+	thatStream = `s.id = $2 AND (s.project = $1) IS TRUE`
 )
 
 // querier is a connection or a transaction.
@@ -135,8 +136,8 @@ func findPrefixes(q state.PrefixQuery) (string, []any) {
 	span, b := q.Span(), &statement{}
 	const position = ` AND (p.created, p.seq)`
 	if prefix, ok := q.Prefix.Literal(); ok {
-		b.add(fromPrefixes+`project = `, string(q.Project))
-		b.add(` AND sha256(prefix::bytea) = sha256(`, string(prefix))
+		b.add(fromPrefixes+`(project = `, string(q.Project))
+		b.add(`) IS TRUE AND sha256(prefix::bytea) = sha256(`, string(prefix))
 		b.text.WriteString(`::text::bytea)`)
 	} else {
 		b.add(fromPrefixes+`p.project = `, string(q.Project))

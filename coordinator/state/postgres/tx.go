@@ -215,7 +215,7 @@ func (t *tx) AddTask(k *state.Task) (err error) {
 	if k.Stream.Seq == 0 {
 		// The stream is queued, too.
 		t.add(&k.Seq, `INSERT INTO tasks (stream, kind, available, lease_end, attempts, failures, last_error, dead)
-			SELECT seq, $3, $4, $5, $6, $7, $8, $9 FROM streams WHERE id = $2 AND project = $1 RETURNING seq`,
+			SELECT seq, $3, $4, $5, $6, $7, $8, $9 FROM streams WHERE id = $2 AND (project = $1) IS TRUE RETURNING seq`,
 			append([]any{string(k.Stream.Prefix.Project), string(k.Stream.ID), int64(k.Kind)}, values...)...)
 		return nil
 	}
