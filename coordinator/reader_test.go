@@ -2,6 +2,7 @@ package coordinator_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +87,11 @@ func TestGet(t *testing.T) {
 			t.Error(err)
 		}
 		equal(t, "tail of "+string(name), indices(resp.GetLogs()), want[name])
+		resp, err = logs.Tail(t.Context(), &logdog.TailRequest{Project: project, Path: strings.ToUpper(string(path.ID()))})
+		if err != nil || resp.GetState() != nil || resp.GetDesc() != nil {
+			t.Errorf("tail by id: %v, %v", resp, err)
+		}
+		equal(t, "tail by id", indices(resp.GetLogs()), want[name])
 	}
 }
 
@@ -247,6 +253,56 @@ func TestQuery(t *testing.T) {
 	}
 	if _, err := logs.Query(t.Context(), &logdog.QueryRequest{Project: project, Path: "unknown"}); !fault.Is(err, fault.Unauthenticated) {
 		t.Errorf("unknown prefix: %v", err)
+	}
+}
+
+// The patterns of names, at the door: what a star stands for, and that two of them never begin within a segment.
+func TestQueryPatterns(t *testing.T) {
+	h := newHouse(t)
+	for _, name := range []string{
+		"foo", "foobar", "foo/bar", "foo/bar/baz", "cat/dog", "catfish/dog", "cat/bird/dog", "xfoo", "a/foo", "a/b/foo", "a/xfoo", "f-o",
+	} {
+		h.register(name)
+	}
+	logs, _ := h.serve()
+	for pattern, want := range map[string]string{
+		"":           "a/b/foo a/foo a/xfoo cat/bird/dog cat/dog catfish/dog f-o foo foo/bar foo/bar/baz foobar xfoo",
+		"**":         "a/b/foo a/foo a/xfoo cat/bird/dog cat/dog catfish/dog f-o foo foo/bar foo/bar/baz foobar xfoo",
+		"***":        "a/b/foo a/foo a/xfoo cat/bird/dog cat/dog catfish/dog f-o foo foo/bar foo/bar/baz foobar xfoo",
+		"*":          "f-o foo foobar xfoo",
+		"foo":        "foo",
+		"foo/*":      "foo/bar",
+		"foo/**":     "foo foo/bar foo/bar/baz",
+		"**/foo":     "a/b/foo a/foo foo",
+		"cat/**/dog": "cat/bird/dog cat/dog",
+		"cat/*/dog":  "cat/bird/dog",
+		"*/foo":      "a/foo",
+		"foo*":       "foobar",
+		"f*o":        "f-o foo",
+		"*o*":        "foo foobar xfoo",
+		"foo/*/baz":  "foo/bar/baz",
+		"**foo":      "a/b/foo a/foo a/xfoo foo xfoo",
+		"none/**":    "",
+	} {
+		resp, err := logs.Query(t.Context(), &logdog.QueryRequest{Project: project, Path: prefix + "/+/" + pattern})
+		if err != nil {
+			t.Errorf("%s: %v", pattern, err)
+			continue
+		}
+		var got []string
+		for _, s := range resp.GetStreams() {
+			got = append(got, s.GetPath()[len(prefix+"/+/"):])
+		}
+		slices.Sort(got)
+		equal(t, pattern, strings.Join(got, " "), want)
+	}
+	for _, path := range []string{
+		"", "/", "+", "+/foo", "user/*", "user/**", "*", prefix + "/+/a//b", prefix + "/+//a", prefix + "/+/a/", prefix + "/+/a/+/b", prefix + "/+/a b", prefix + "/+/-*",
+		prefix + "/+/" + strings.Repeat("x", 4097),
+	} {
+		if _, err := logs.Query(t.Context(), &logdog.QueryRequest{Project: project, Path: path}); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%q: %v", path, err)
+		}
 	}
 }
 

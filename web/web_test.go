@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -395,6 +396,31 @@ func TestStreamThatIsAboutToCome(t *testing.T) {
 	for range 3 {
 		if status := <-statuses; status != http.StatusOK {
 			t.Errorf("status %d", status)
+		}
+	}
+}
+
+// Raw bytes that cannot be finished end so that a client can tell.
+func TestRawIsCutOff(t *testing.T) {
+	f := newFake()
+	f.print(f.add(stdout, logpb.StreamType_TEXT), 0, "one\n")
+	s := serve(t, f)
+	for _, address := range []string{"/logs/local/" + stdout + "?format=raw&follow=1", "/api/v1/follow/local/" + stdout + "?format=jsonl"} {
+		res, err := http.Get(s.URL + address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body := bufio.NewReader(res.Body)
+		if _, err := body.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		f.cutAll()
+		if rest, err := io.ReadAll(body); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s ended with %q, %v", address, rest, err)
+		}
+		if len(res.Trailer[endHeader]) > 0 {
+			t.Errorf("%s says that the stream has ended: %v", address, res.Trailer)
 		}
 	}
 }
