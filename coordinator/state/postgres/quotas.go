@@ -17,13 +17,22 @@ const (
 )
 
 func (t *tx) OpenStreams(project types.Project, limit int64) (int64, error) {
-	n, err := t.number(openStreams, string(project), int(state.Open), limit)
+	n, err := t.count(openStreams, string(project), int(state.Open), limit)
 	return n, t.fail(err, "count the open streams of project %s", project)
 }
 
 func (t *tx) RecentPrefixes(project types.Project, since time.Time, limit int64) (int64, error) {
-	n, err := t.number(recentPrefixes, string(project), since.UnixMicro(), limit)
+	n, err := t.count(recentPrefixes, string(project), since.UnixMicro(), limit)
 	return n, t.fail(err, "count the prefixes of project %s", project)
+}
+
+// count reads a number.
+func (t *tx) count(text string, args ...any) (int64, error) {
+	n, err := findOne(t, func(n *int64) ([]any, func() error) { return []any{n}, func() error { return nil } }, text, args...)
+	if err != nil {
+		return 0, err
+	}
+	return *n, nil
 }
 
 // ArchivedSince implements state.Store.
