@@ -48,6 +48,8 @@ type Config struct {
 	Settings *config.Authority
 	// BaseURL is the address of the pages, without a trailing slash; empty if there are none.
 	BaseURL string
+	// IngestJournals are the journals that Butlers are told to append to; nil or none is the default one.
+	IngestJournals func() []string
 	// Policy says when streams are archived and removed from storage.
 	Policy     backend.Policy
 	Logger     *slog.Logger
@@ -82,7 +84,7 @@ func New(c Config) (*Coordinator, error) {
 	}
 	return &Coordinator{
 		backend:      b,
-		registration: registration.New(c.Store, registration.Config{BaseURL: c.BaseURL, Access: c.Access, Settings: c.Settings}),
+		registration: registration.New(c.Store, registration.Config{BaseURL: c.BaseURL, Access: c.Access, Settings: c.Settings, IngestJournals: c.IngestJournals}),
 		services:     services.New(c.Store, b),
 		reader:       reader.New(reader.Config{Store: c.Store, Storage: c.Storage, Archives: c.Archives, Access: c.Access, Settings: c.Settings, Backend: b}),
 		leases:       leases.New(c.Store, c.Access),

@@ -21,7 +21,7 @@ func (s *system) openCoordinator(context.Context) error {
 	}
 	c := coordinator.Config{
 		Store: s.state, Storage: s.entries, Archives: reader.FromArchive(archived), Access: s.callers.rules, Tokens: s.callers.tokens,
-		Settings: s.settings, Logger: s.Log, Registerer: s.metrics,
+		Settings: s.settings, IngestJournals: s.watchIngestJournals(), Logger: s.Log, Registerer: s.metrics,
 	}
 	if s.Roles.has(roleWeb) {
 		c.BaseURL = s.URL()

@@ -37,6 +37,9 @@ type Config struct {
 	Access access.Checker
 	// Settings say which projects there are, and for how long streams may be registered below a prefix. Required.
 	Settings *config.Authority
+	// IngestJournals are the journals that Butlers are told to append to, each for a part of the prefixes; nil or none is the default
+	// one.
+	IngestJournals func() []string
 }
 
 // Service implements logdog.Registration.
@@ -63,6 +66,9 @@ func (s *Service) RegisterPrefix(ctx context.Context, r *logdog.RegisterPrefixRe
 		LogBundleTopic: ingest.Topic(p.Project),
 		IngestJournal:  ingest.DefaultJournal,
 		AcceptsZstd:    true,
+	}
+	if s.conf.IngestJournals != nil {
+		resp.IngestJournal = ingest.Choose(s.conf.IngestJournals(), p.Project, p.Prefix)
 	}
 	if s.conf.BaseURL != "" {
 		resp.ViewerUrl = s.conf.BaseURL + "/logs/" + string(p.Project) + "/" + string(p.Prefix)
