@@ -15,14 +15,14 @@ func TestChoose(t *testing.T) {
 		t.Errorf("of one journal: %s", got)
 	}
 	const prefixes = 8000
-	seven := []string{"j/0", "j/1", "j/2", "j/3", "j/4", "j/5", "j/6"}
-	eight := append([]string{"j/7"}, seven...) // in any order
+	seven := []string{"daybook/ingest/000", "daybook/ingest/001", "daybook/ingest/002", "daybook/ingest/003", "daybook/ingest/004", "daybook/ingest/005", "daybook/ingest/006"}
+	eight := append([]string{"daybook/ingest/007"}, seven...) // in any order
 	counts := make(map[string]int)
 	for i := range prefixes {
-		prefix := types.StreamName(fmt.Sprintf("user/host/%d", i))
+		prefix := types.StreamName(fmt.Sprintf("t/%d", i))
 		before, after := Choose(seven, "p", prefix), Choose(eight, "p", prefix)
 		counts[after]++
-		if after != before && after != "j/7" {
+		if after != before && after != "daybook/ingest/007" {
 			t.Fatalf("%s moved from %s to %s", prefix, before, after)
 		}
 	}
