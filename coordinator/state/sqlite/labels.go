@@ -3,6 +3,8 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"slices"
+	"strings"
 
 	"github.com/pressly/goose/v3"
 
@@ -12,9 +14,16 @@ import (
 
 const addLabel = `INSERT OR IGNORE INTO labels (label, created, stream) VALUES (?, ?, ?)`
 
+// maxLabels is the most labels that are stored by one statement.
+const maxLabels = 64
+
 func (t *tx) addLabels(s *state.Stream, labels []state.Label) error {
-	for _, l := range labels {
-		if _, err := t.change(addLabel, int64(l), s.Created.UnixMicro(), s.Seq); err != nil {
+	for some := range slices.Chunk(labels, maxLabels) {
+		args := make([]any, 0, 3*len(some))
+		for _, l := range some {
+			args = append(args, int64(l), s.Created.UnixMicro(), s.Seq)
+		}
+		if _, err := t.change(addLabel+strings.Repeat(`, (?, ?, ?)`, len(some)-1), args...); err != nil {
 			return err
 		}
 	}

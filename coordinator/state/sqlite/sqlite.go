@@ -85,7 +85,8 @@ func Open(ctx context.Context, path string) (_ *Store, err error) {
 		return nil, err
 	}
 	s := &Store{updates: make(chan *update), closing: make(chan struct{})}
-	if s.write, err = connect(path, slices.Concat(durable, []string{"foreign_keys(1)"})...); err != nil {
+	// What an update would need to be undone alone is kept in memory; otherwise SQLite writes it to a file.
+	if s.write, err = connect(path, slices.Concat(durable, []string{"foreign_keys(1)", "temp_store(2)"})...); err != nil {
 		return nil, err
 	}
 	s.write.SetMaxOpenConns(1)
