@@ -90,8 +90,23 @@ type link struct {
 	sys    *system    // ours, if we are the holder
 	hold   *datadir.Hold
 	closed bool
+	failed failedOpen
 	given  sync.WaitGroup // systems that give way
 }
+
+// failedOpen is why the data directory could not be served, and until when that is not tried again. Meanwhile, another process may
+// serve it.
+type failedOpen struct {
+	err   error
+	pause time.Duration
+	until time.Time
+}
+
+// A directory that cannot be served is left alone for a time that doubles from the first to the last.
+const (
+	firstOpenPause = time.Second
+	lastOpenPause  = 30 * time.Second
+)
 
 // openLink opens the way to the server. Nothing is dialled yet, but if nobody serves the data directory this process does from
 // now on. The link must be closed.
@@ -127,17 +142,6 @@ func (f *serverFlags) openLink(ctx context.Context, log *slog.Logger) (*link, er
 	return l, nil
 }
 
-// credential returns what the server is shown.
-func (l *link) credential(context.Context) string { return *l.token.Load() }
-
-// tokenFor returns what others are to show to the server as of now; empty if nothing.
-func (l *link) tokenFor(ctx context.Context) string {
-	if l.tokenGiven {
-		return l.credential(ctx)
-	}
-	address, err := l.Address(ctx)
-	h, ok := l.dir.Holder()
-	if err != nil || !ok || h.Address != address || l.server != nil && l.server.TLS {
 // noticeRefusal remembers that the server does not let us in. Those who send output try again, since that may change; the user is told.
 func (l *link) noticeRefusal(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	err := invoke(ctx, method, req, reply, cc, opts...)
@@ -150,6 +154,17 @@ func (l *link) noticeRefusal(ctx context.Context, method string, req, reply any,
 	return err
 }
 
+// credential returns what the server is shown.
+func (l *link) credential(context.Context) string { return *l.token.Load() }
+
+// tokenFor returns what others are to show to the server as of now; empty if nothing.
+func (l *link) tokenFor(ctx context.Context) string {
+	if l.tokenGiven {
+		return l.credential(ctx)
+	}
+	address, err := l.Address(ctx)
+	h, ok := l.dir.Holder()
+	if err != nil || !ok || h.Address != address || l.server != nil && l.server.TLS {
 		return ""
 	}
 	return h.Token
@@ -196,13 +211,30 @@ func (l *link) ourselves(ctx context.Context) (datadir.Holder, error) {
 	if err != nil {
 		return datadir.Holder{}, err
 	}
+	if l.failed.err != nil && time.Now().Before(l.failed.until) {
+		return datadir.Holder{}, errors.Join(l.failed.err, hold.Release())
+	}
 	sys, err := openAndAnnounce(ctx, systemConfig{layout: embedded, Dir: l.dir, Kind: datadir.Command, Log: l.log}, hold, "")
 	if err != nil {
+		l.fail(ctx, err)
 		return datadir.Holder{}, errors.Join(err, hold.Release())
 	}
+	l.failed = failedOpen{}
 	l.sys, l.hold = sys, hold
 	l.given.Go(func() { l.giveWay(sys) })
 	return sys.Holder(), nil
+}
+
+// fail notes that we cannot serve the data directory, and tells it unless it was told before. The caller holds l.mu.
+func (l *link) fail(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	if l.failed.err == nil || l.failed.err.Error() != err.Error() {
+		l.log.Error("cannot serve the data directory; what was written stays in its spool", "directory", l.dir.Path(), "error", err)
+	}
+	pause := min(max(2*l.failed.pause, firstOpenPause), lastOpenPause)
+	l.failed = failedOpen{err: err, pause: pause, until: time.Now().Add(pause)}
 }
 
 // giveWay closes our system when a server asks for the directory.
@@ -210,6 +242,9 @@ func (l *link) giveWay(sys *system) {
 	select {
 	case <-sys.Handover():
 	case <-sys.Done():
+		if err := sys.Err(); err != nil {
+			l.log.Error("the server in this process cannot go on", "error", err)
+		}
 		return
 	}
 	l.mu.Lock()
