@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/daybook-dev/daybook/internal/testkit"
 )
 
@@ -26,7 +28,8 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	testkit.Main(m)
+	// The client of Pub/Sub has it in its imports, for as long as the process lives.
+	testkit.Main(m, goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"))
 }
 
 var large = os.Getenv("DAYBOOK_TEST_LARGE") != ""

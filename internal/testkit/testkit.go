@@ -40,8 +40,8 @@ var _ TB = testing.TB(nil)
 var buildDir string
 
 // Main is the body of TestMain: it lets the test binary stand in for the commands that Writer describes, runs the tests,
-// checks that no goroutine is left, and removes what Binary built.
-func Main(m *testing.M) {
+// checks that no goroutine is left but those that are known, and removes what Binary built.
+func Main(m *testing.M, known ...goleak.Option) {
 	if runAsWriter(os.Args[1:]) {
 		return
 	}
@@ -51,12 +51,12 @@ func Main(m *testing.M) {
 		os.Exit(1)
 	}
 	buildDir = dir
-	goleak.VerifyTestMain(testRun{m}, goleak.Cleanup(func(code int) {
+	goleak.VerifyTestMain(testRun{m}, append(known, goleak.Cleanup(func(code int) {
 		if err := os.RemoveAll(dir); err != nil {
 			fmt.Fprintln(os.Stderr, "testkit:", err)
 		}
 		os.Exit(code)
-	}))
+	}))...)
 }
 
 // testRun ends what outlives the single tests, before goroutines are counted.
