@@ -59,6 +59,7 @@ type Backend struct {
 	settings *config.Authority
 	log      *slog.Logger
 	metrics  *metrics
+	news     groups
 }
 
 // New returns a Backend. It has nothing to close.
@@ -67,7 +68,7 @@ func New(store state.Store, policy Policy, settings *config.Authority, log *slog
 	if err != nil {
 		return nil, err
 	}
-	return &Backend{store: store, policy: policy.withDefaults(), settings: settings, log: log, metrics: m}, nil
+	return &Backend{store: store, policy: policy.withDefaults(), settings: settings, log: log, metrics: m, news: groups{store: store}}, nil
 }
 
 // project returns a project's settings. Of one that is no longer configured, nothing is removed by time.
@@ -201,25 +202,18 @@ func (b *Backend) register(ctx context.Context, p *state.Prefix, id types.Stream
 	if err := checkSecret(p, r.Secret); err != nil {
 		return nil, err
 	}
-	var s *state.Stream
-	err := b.store.Update(ctx, func(tx state.Tx) error {
-		s = &state.Stream{
-			Prefix: p, ID: id, Name: r.Name, ProtoVersion: r.ProtoVersion, Descriptor: r.Descriptor,
-			Created: now, Updated: now,
+	s := &state.Stream{
+		Prefix: p, ID: id, Name: r.Name, ProtoVersion: r.ProtoVersion, Descriptor: r.Descriptor,
+		Created: now, Updated: now,
+	}
+	due := now.Add(b.policy.OpenLimit)
+	if r.End.Known {
+		if _, err := s.Terminate(now, r.End, r.Note); err != nil {
+			return nil, err
 		}
-		due := now.Add(b.policy.OpenLimit)
-		if r.End.Known {
-			if _, err := s.Terminate(now, r.End, r.Note); err != nil {
-				return err
-			}
-			due = now.Add(b.policy.Settle)
-		}
-		if err := tx.AddStream(s); err != nil {
-			return err
-		}
-		return tx.AddTask(&state.Task{Stream: s, Kind: state.ArchiveTask, Available: due})
-	})
-	return s, err
+		due = now.Add(b.policy.Settle)
+	}
+	return s, b.news.add(ctx, s, due)
 }
 
 // Terminate records the end of a stream.
