@@ -60,15 +60,6 @@ func (t *tx) add(seq *int64, text string, args ...any) {
 	})
 }
 
-// number executes a statement that returns a number.
-func (t *tx) number(text string, args ...any) (n int64, err error) {
-	if t.failed != nil {
-		return 0, t.failed
-	}
-	t.add(&n, text, args...)
-	return n, t.send()
-}
-
 // change queues a statement that returns nothing.
 func (t *tx) change(text string, args ...any) {
 	t.open++

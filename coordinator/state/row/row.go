@@ -118,7 +118,7 @@ func StreamValues(s *state.Stream) ([]any, error) {
 }
 
 // TokenColumns are the columns of a token.
-const TokenColumns = `id, hash, name, scopes, created, expires, last_used`
+const TokenColumns = `id, hash, name, scopes, created, expires, last_used` //nolint:gosec // these are names of columns
 
 // Token is like Prefix.
 func Token(t *state.Token) (targets []any, done func() error) {
