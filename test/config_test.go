@@ -165,6 +165,10 @@ func TestConfigurationOfARunningServer(t *testing.T) {
 	if code, text := c.claim("ci", "p/3", 0); code != codes.ResourceExhausted || !strings.Contains(text, "prefixes_per_hour") {
 		t.Errorf("one prefix too many: %v %s", code, text)
 	}
+	over := c.h.Start("run", "--project", "ci", "--prefix", "p/3", "--", "echo", "kept")
+	if code := over.Wait(); code != 0 || !strings.Contains(over.Stderr.String(), "the server refuses the output: the quota prefixes_per_hour of project ci is used up") {
+		t.Errorf("run beyond the quota: exit code %d, %s", code, over.Stderr)
+	}
 	version := c.metric("daybook_config_info")
 
 	// A broken file changes nothing.

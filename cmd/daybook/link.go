@@ -81,7 +81,7 @@ type link struct {
 	token atomic.Pointer[string]
 	// tokenGiven says that the user has named it.
 	tokenGiven bool
-	// refused is closed when the server refuses a call because of who we are; refusal is why.
+	// refused is closed when the server refuses a call because of who we are, or of a quota; refusal is why.
 	refused     chan struct{}
 	refusedOnce sync.Once
 	refusal     error
@@ -142,10 +142,11 @@ func (f *serverFlags) openLink(ctx context.Context, log *slog.Logger) (*link, er
 	return l, nil
 }
 
-// noticeRefusal remembers that the server does not let us in. Those who send output try again, since that may change; the user is told.
+// noticeRefusal remembers that the server does not let us in, or that a quota is used up. Those who send output try again, since that may change; the user is told.
 func (l *link) noticeRefusal(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	err := invoke(ctx, method, req, reply, cc, opts...)
-	if fault.Is(err, fault.Unauthenticated) || fault.Is(err, fault.Denied) {
+	switch fault.KindOf(err) {
+	case fault.Unauthenticated, fault.Denied, fault.Exhausted:
 		l.refusedOnce.Do(func() {
 			l.refusal = fault.FromGRPC(err)
 			close(l.refused)
