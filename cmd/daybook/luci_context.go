@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -87,8 +88,9 @@ func (c *luciContextCmd) Run(e *env) (err error) {
 		}
 		return runWith(args, variables)
 	}
-	for _, v := range variables {
-		fmt.Fprintln(e.stdout, v)
+	// At once: who waits for them finds all.
+	if _, err := fmt.Fprintln(e.stdout, strings.Join(variables, "\n")); err != nil {
+		return fmt.Errorf("print the variables: %w", err)
 	}
 	<-e.ctx.Done()
 	return nil

@@ -457,7 +457,7 @@ func BenchmarkPublish(b *testing.B) {
 			p := h.publisher(b)
 			request := &pubsubpb.PublishRequest{Topic: topic, Messages: []*pubsubpb.PubsubMessage{sized(b, size)}}
 			b.SetBytes(int64(size))
-			b.SetParallelism(16)
+			b.SetParallelism(min(16, maxHeld/size/4)) // as many as fit, on any machine
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					if _, err := p.Publish(b.Context(), request); err != nil {
