@@ -40,8 +40,8 @@ type StreamQuery struct {
 	Phases []Phase
 	// Since and Until are the times between which a stream was created, the first included.
 	Since, Until time.Time
-	// Purged also selects streams that are hidden.
-	Purged bool
+	// Purged also selects streams that are hidden; OnlyPurged selects those that were purged, and no others.
+	Purged, OnlyPurged bool
 
 	// After is where the page before ended.
 	After Position
@@ -52,7 +52,7 @@ type StreamQuery struct {
 // Match reports whether the query selects the stream, wherever it lies.
 func (q *StreamQuery) Match(s *Stream) bool {
 	if s.Prefix.Project != q.Project || !q.Prefix.Match(s.Prefix.Prefix) || !q.Name.Match(s.Name) ||
-		len(q.Phases) > 0 && !slices.Contains(q.Phases, s.Phase) || !q.Purged && s.Hidden() {
+		len(q.Phases) > 0 && !slices.Contains(q.Phases, s.Phase) || !q.Purged && !q.OnlyPurged && s.Hidden() || q.OnlyPurged && s.Purged.IsZero() {
 		return false
 	}
 	if len(q.Tags) == 0 && q.Type == nil && q.ContentType == "" {
@@ -121,15 +121,15 @@ type Span struct{ Before, From Position }
 
 // Rest is what the query asks of streams beside the path to them, as far as a database can tell.
 type Rest struct {
-	Prefix, Name Pattern
-	Labels       []Label
-	Phases       []Phase
-	Purged       bool
+	Prefix, Name       Pattern
+	Labels             []Label
+	Phases             []Phase
+	Purged, OnlyPurged bool
 }
 
 // Rest returns what the query asks beside the path.
 func (q *StreamQuery) Rest(p Path) Rest {
-	r := Rest{Prefix: q.Prefix, Name: q.Name, Labels: q.labels(), Phases: q.Phases, Purged: q.Purged}
+	r := Rest{Prefix: q.Prefix, Name: q.Name, Labels: q.labels(), Phases: q.Phases, Purged: q.Purged, OnlyPurged: q.OnlyPurged}
 	if p.Prefix != nil {
 		r.Prefix = Pattern{}
 	}

@@ -89,7 +89,10 @@ func read(project types.Project, p state.Path, span state.Span, r state.Rest, li
 		b.add(` AND s.phase = ANY(`, r.Phases)
 		b.text.WriteString(`)`)
 	}
-	if !r.Purged {
+	switch {
+	case r.OnlyPurged:
+		b.text.WriteString(` AND s.purged IS NOT NULL`)
+	case !r.Purged:
 		b.text.WriteString(` AND s.purged IS NULL`)
 	}
 	b.add(` ORDER BY `+created+` DESC, `+seq+` DESC LIMIT `, limit)

@@ -258,11 +258,11 @@ func TestServerIsKilled(t *testing.T) {
 				mu.Lock()
 				if err == nil {
 					acknowledged = append(acknowledged, v.ID)
+					if len(acknowledged) == 100 {
+						close(killed)
+					}
 				} else {
 					failures = append(failures, err)
-				}
-				if len(acknowledged) == 100 {
-					close(killed)
 				}
 				mu.Unlock()
 				if err != nil {

@@ -74,7 +74,10 @@ func read(project types.Project, p state.Path, span state.Span, r state.Rest, li
 			args = append(args, int64(phase))
 		}
 	}
-	if !r.Purged {
+	switch {
+	case r.OnlyPurged:
+		text += ` AND s.purged IS NOT NULL`
+	case !r.Purged:
 		text += ` AND s.purged IS NULL`
 	}
 	return `SELECT ` + row.StreamColumns + text + ` ORDER BY ` + created + ` DESC, ` + seq + ` DESC LIMIT ?`, append(args, limit)

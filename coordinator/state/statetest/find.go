@@ -102,6 +102,8 @@ func findStreams(t *testing.T, f *fixture) {
 	queries := []state.StreamQuery{
 		{},
 		{Purged: true},
+		{OnlyPurged: true},
+		{OnlyPurged: true, Phases: []state.Phase{state.Complete, state.Open}},
 		{Tags: map[string]string{"step": ""}},
 		{Tags: map[string]string{"step": "2"}},
 		{Tags: map[string]string{"step": "1", "rare": string(long)}},
