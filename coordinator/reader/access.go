@@ -29,8 +29,11 @@ func (r *Reader) hide(ctx context.Context, err error) error {
 
 // tell makes the error of daybook.v1.Logs. Who has the permission in all of the project may know that a prefix is not there.
 func (r *Reader) tell(ctx context.Context, project string, p access.Permission, err error) error {
-	if errors.Is(err, errNoPrefix) && !r.everywhere(ctx, types.Project(project), p) {
-		err = r.access.Hidden(ctx)
+	if errors.Is(err, errNoPrefix) {
+		err = fault.New(fault.NotFound, "there is no such prefix or stream in project %s; daybook ls shows what there is", project)
+		if !r.everywhere(ctx, types.Project(project), p) {
+			err = r.access.Hidden(ctx)
+		}
 	}
 	return fault.GRPC(err)
 }

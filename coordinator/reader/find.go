@@ -101,7 +101,7 @@ func (l *daybookLogs) findStreams(ctx context.Context, r *daybookv1.FindStreamsR
 
 // shown returns what is told of a stream that the store found, or nil if the request or the caller does not get it.
 func (l *daybookLogs) shown(ctx context.Context, s *state.Stream, r *daybookv1.FindStreamsRequest, sight *sight) (*daybookv1.Stream, error) {
-	if r.GetPurged() && (s.Purged.IsZero() || !s.Prefix.Deleted.IsZero()) {
+	if !s.Prefix.Deleted.IsZero() {
 		return nil, nil
 	}
 	if ok, err := sight.allows(ctx, s.Prefix.Realm); !ok || err != nil {
@@ -119,7 +119,7 @@ func (l *daybookLogs) shown(ctx context.Context, s *state.Stream, r *daybookv1.F
 func streamQuery(r *daybookv1.FindStreamsRequest) (q state.StreamQuery, err error) {
 	q = state.StreamQuery{
 		Project: types.Project(r.GetProject()), Tags: r.GetTags(), Type: r.StreamType, ContentType: r.GetContentType(),
-		Purged: r.GetPurged(), Limit: pageSize(r.GetPageSize()),
+		OnlyPurged: r.GetPurged(), Limit: pageSize(r.GetPageSize()),
 	}
 	if err := q.Project.Validate(); err != nil {
 		return q, fault.Wrap(fault.Invalid, err)

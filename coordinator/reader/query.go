@@ -32,7 +32,7 @@ func (l *logdogLogs) query(ctx context.Context, r *logdog.QueryRequest) (*logdog
 	if r.GetPurged() == logdog.QueryRequest_YES && !administrator {
 		return nil, fault.New(fault.Invalid, "purged streams are shown to administrators only")
 	}
-	q.Purged = administrator && r.GetPurged() != logdog.QueryRequest_NO
+	q.Purged, q.OnlyPurged = administrator && r.GetPurged() == logdog.QueryRequest_BOTH, r.GetPurged() == logdog.QueryRequest_YES
 	prefixName, nameText := types.StreamPath(r.GetPath()).Split()
 	if err := prefixName.Validate(); err != nil {
 		return nil, fault.New(fault.Invalid, "prefix: %w", err)
@@ -92,7 +92,7 @@ func (l *logdogLogs) page(ctx context.Context, q state.StreamQuery, r *logdog.Qu
 			return nil, err
 		}
 		for i, s := range found {
-			if r.GetPurged() == logdog.QueryRequest_YES && s.Purged.IsZero() || r.GetProtoVersion() != "" && r.GetProtoVersion() != s.ProtoVersion {
+			if r.GetProtoVersion() != "" && r.GetProtoVersion() != s.ProtoVersion {
 				continue
 			}
 			v := &logdog.QueryResponse_Stream{Path: string(s.Path())}
