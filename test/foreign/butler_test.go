@@ -301,6 +301,17 @@ func TestButler(t *testing.T) {
 	if _, code := other.register(); code != codes.AlreadyExists {
 		t.Errorf("another registration: code %d", code)
 	}
+	// Scripts register by JSON.
+	resp := b.post("http://"+b.host+"/prpc/logdog.Registration/RegisterPrefix", []byte(`{"project": "local", "prefix": "foreign/json", "sourceInfo": ["a script"]}`),
+		http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json"}, "Authorization": {"Bearer " + b.token()}})
+	var registered struct {
+		Secret []byte
+		Topic  string `json:"logBundleTopic"`
+	}
+	body, prefixed := strings.CutPrefix(resp.body, ")]}'\n")
+	if err := json.Unmarshal([]byte(body), &registered); err != nil || !prefixed || len(registered.Secret) != 36 || registered.Topic != w.topic {
+		t.Errorf("registered by JSON: %s %s, %v", resp.Status, resp.body, err)
+	}
 	if topic, err := w.invoke("GetTopic", "GetTopicRequest", object{"topic": w.topic}, "Topic"); err != nil || topic.text("name") != w.topic {
 		t.Error(topic, err)
 	}
@@ -377,5 +388,27 @@ func TestButlerWithToken(t *testing.T) {
 	}
 	if got, code := newReader(w.toolbox).cat("foreign/token/+/a", catFlags{raw: true}); code != codes.PermissionDenied {
 		t.Errorf("the writer reads %.100q, code %d", got, code)
+	}
+}
+
+// What a Butler publishes that has no right to a prefix does no harm to the one that has, and none to the others in its message.
+func TestStrangersBundles(t *testing.T) {
+	t.Parallel()
+	h := testkit.NewHouse(t)
+	h.Serve()
+	b := newTools(t, h)
+	w, r := newButler(b, "foreign/strangers"), newReader(b)
+	stranger := *w
+	stranger.secret = bytes.Repeat([]byte("x"), 36)
+	stranger.publish(run("s", textStream, 0, true, lines("not mine", "\n")))
+	bad := run("bad", textStream, 0, true, lines("a", "\n"), data("binary in a text"))
+	missing := run("missing", textStream, 0, true, lines("a", "\n"))
+	delete(missing, "desc")
+	w.publish(bad, missing, run("s", textStream, 0, true, lines("mine", "\n")))
+	if got, code := r.cat("foreign/strangers/+/s", catFlags{raw: true}); got != "mine\n" || code != codes.OK {
+		t.Errorf("%q, code %d", got, code)
+	}
+	if got, code := r.query("foreign/strangers", nil); len(got) != 1 || code != codes.OK {
+		t.Errorf("streams %q, code %d", got, code)
 	}
 }

@@ -390,3 +390,53 @@ func TestLogDogMisses(t *testing.T) {
 		t.Errorf("latest of an empty stream: %q, code %d", got, code)
 	}
 }
+
+// A stream that was purged is there for nobody but administrators, as is who may read the data directory, until that is taken back.
+func TestLogDogPurged(t *testing.T) {
+	t.Parallel()
+	h := testkit.NewHouse(t)
+	h.Serve()
+	b := newTools(t, h)
+	w, admin, r := newButler(b, "foreign/purged"), newReader(b), newReader(b)
+	r.known = func() string { return "" }
+	w.publish(run("kept", textStream, 0, true, lines("kept", "\n")), run("purged", textStream, 0, true, lines("purged", "\n")))
+	const kept, purged = "foreign/purged/+/kept", "foreign/purged/+/purged"
+	check := func(when string, hidden bool) {
+		t.Helper()
+		want, paths, code := "purged\n", []string{kept, purged}, codes.OK
+		if hidden {
+			want, paths, code = "", paths[:1], codes.NotFound
+		}
+		if _, got := r.get("Get", "GetRequest", object{"project": "local", "path": purged, "state": true}); got != code {
+			t.Errorf("%s: Get: code %d, want %d", when, got, code)
+		}
+		if got, gotCode := r.latest(purged); got != want || gotCode != code {
+			t.Errorf("%s: latest: %q, code %d", when, got, gotCode)
+		}
+		if got, code := r.query("foreign/purged", nil); !slices.Equal(got, paths) || code != codes.OK {
+			t.Errorf("%s: query: %q, code %d", when, got, code)
+		}
+		if got, code := r.cat(kept, catFlags{raw: true}); got != "kept\n" || code != codes.OK {
+			t.Errorf("%s: the other stream: %q, code %d", when, got, code)
+		}
+	}
+	for _, path := range []string{kept, purged} {
+		if _, code := r.cat(path, catFlags{}); code != codes.OK { // until the Collector has both
+			t.Fatalf("code %d", code)
+		}
+	}
+	check("before", false)
+	h.Run("purge", "local/"+purged)
+	check("purged", true)
+	if got, code := admin.latest(purged); got != "purged\n" || code != codes.OK {
+		t.Errorf("latest for an administrator: %q, code %d", got, code)
+	}
+	if got, code := admin.query("foreign/purged", object{"purged": 1}); !slices.Equal(got, []string{purged}) || code != codes.OK {
+		t.Errorf("query for an administrator: %q, code %d", got, code)
+	}
+	if got, code := r.query("foreign/purged", object{"purged": 1}); code != codes.InvalidArgument {
+		t.Errorf("query of what is purged: %q, code %d", got, code)
+	}
+	h.Run("undelete", "local/"+purged)
+	check("undeleted", false)
+}
