@@ -9,6 +9,8 @@
 // Watchers are woken at once within the process. Rows that other processes add are found with one request every 40 ms for the keys
 // behind and between those that are known of the watched streams.
 //
+// Readers that ask for the same at the same time, as followers of a stream do, share an answer.
+//
 // All methods are safe for concurrent use. No request is open while a callback runs.
 package bigtable
 
@@ -26,6 +28,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/share"
 	"github.com/daybook-dev/daybook/internal/wake"
 	"github.com/daybook-dev/daybook/logs/types"
 	"github.com/daybook-dev/daybook/storage"
@@ -63,6 +66,7 @@ type Storage struct {
 	closed bool
 
 	positions positions
+	pages     *share.Group[pageQuery, page]
 	hub       wake.Hub[storage.Stream]
 	watch     watch
 	metrics   *metrics
@@ -87,6 +91,7 @@ func open(ctx context.Context, address string, o Options, interval time.Duration
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.life, s.end = context.WithCancel(context.Background())
+	s.pages = share.NewGroup[pageQuery, page](storage.ErrClosed)
 	s.positions.ends, _ = simplelru.NewLRU[streamID, types.MessageIndex](maxPositions, nil) // fails only for sizes below one
 	// A read tells whether the table is there, and whether it may be read.
 	if _, err := s.Checkpoint(ctx, ""); err != nil {
@@ -158,6 +163,7 @@ func (s *Storage) Sync(ctx context.Context) error {
 func (s *Storage) Close() error {
 	s.end()
 	s.watch.done.Wait()
+	s.pages.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

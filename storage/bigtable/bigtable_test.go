@@ -36,7 +36,7 @@ type service struct {
 	names map[storage.Storage]string
 }
 
-func newService(t *testing.T) *service {
+func newService(t testing.TB) *service {
 	t.Helper()
 	s := &service{names: make(map[storage.Storage]string)}
 	server, err := bttest.NewServer("127.0.0.1:0", grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
@@ -130,4 +130,9 @@ func TestStorage(t *testing.T) {
 			return s.failing(func(string) error { return status.Error(codes.Unavailable, "broken") })
 		},
 	})
+}
+
+func Benchmark(b *testing.B) {
+	s := newService(b)
+	storagetest.Bench(b, func(b *testing.B) storage.Storage { return s.open(b, s.table(b), pollInterval) })
 }

@@ -24,14 +24,17 @@ const (
 
 // Get implements storage.Storage.
 func (s *Storage) Get(ctx context.Context, r storage.GetRequest, cb storage.GetCallback) error {
-	g := &getter{store: s, id: idOf(r.Stream), next: max(r.Index, 0), keysOnly: r.KeysOnly}
+	g := &getter{store: s, pageQuery: pageQuery{id: idOf(r.Stream), next: max(r.Index, 0), keysOnly: r.KeysOnly}}
 	for given := 0; ; {
-		most := pageRows
+		g.most = pageRows
 		if r.Limit > 0 {
-			most = min(most, r.Limit-given) // a row has at least one of the entries
+			g.most = min(g.most, r.Limit-given) // a row has at least one of the entries
 		}
-		portions, err := g.more(ctx, most)
+		portions, err := g.more(ctx)
 		if err != nil {
+			if s.life.Err() != nil {
+				return storage.ErrClosed // what was closed under us fails in several ways
+			}
 			return explain(ctx, err, "get %s from index %d", r.Stream, g.next)
 		}
 		if len(portions) == 0 {
@@ -58,11 +61,26 @@ func (s *Storage) Get(ctx context.Context, r storage.GetRequest, cb storage.GetC
 // behind another row, and they are read as they come. When one begins later, a row that ends later may begin before it. So the keys
 // of all that follows are read, and a plan is made of them.
 type getter struct {
-	store    *Storage
+	store *Storage
+	pageQuery
+	plan []step
+	// ended is set when there was no more behind what has been read.
+	ended bool
+}
+
+// pageQuery asks for the rows that follow.
+type pageQuery struct {
 	id       streamID
 	next     types.MessageIndex // not yet given
+	most     int                // rows
 	keysOnly bool
-	plan     []step
+}
+
+// page is the answer, up to a gap or the end if there is one.
+type page struct {
+	portions   []portion
+	next       types.MessageIndex
+	gap, ended bool
 }
 
 // step reads the entries of a row from an index on.
@@ -77,17 +95,25 @@ type portion struct {
 	values [][]byte // of the row
 }
 
-// more returns the entries that follow, of that many rows at most, and none at the end.
-func (g *getter) more(ctx context.Context, most int) ([]portion, error) {
+// more returns the entries that follow, and none at the end.
+func (g *getter) more(ctx context.Context) ([]portion, error) {
 	done, err := g.store.use(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
+	if g.ended {
+		return nil, nil
+	}
 	if len(g.plan) == 0 {
-		portions, gap, err := g.inOrder(ctx, most)
-		if err != nil || len(portions) > 0 || !gap {
-			return portions, err
+		at := *g
+		p, err := g.store.pages.Do(ctx, g.pageQuery, at.inOrder)
+		if err != nil {
+			return nil, err
+		}
+		g.next, g.ended = p.next, p.ended
+		if len(p.portions) > 0 || !p.gap {
+			return p.portions, nil
 		}
 		if g.plan, err = g.lookAhead(ctx); err != nil {
 			return nil, err
@@ -95,7 +121,7 @@ func (g *getter) more(ctx context.Context, most int) ([]portion, error) {
 	}
 	for len(g.plan) > 0 {
 		// Rows that were expunged meanwhile are not there.
-		if portions, err := g.planned(ctx, most); err != nil || len(portions) > 0 {
+		if portions, err := g.planned(ctx); err != nil || len(portions) > 0 {
 			return portions, err
 		}
 	}
@@ -106,20 +132,20 @@ func (g *getter) rest() *rowSet {
 	return &rowSet{RowRanges: []*bigtablepb.RowRange{rowRange(g.id.from(g.next), g.id.end())}}
 }
 
-// inOrder reads rows as they come, up to a gap.
-func (g *getter) inOrder(ctx context.Context, most int) (portions []portion, gap bool, err error) {
-	next, size := g.next, 0
-	err = g.scan(ctx, g.rest(), most, func(row runs.Span, value []byte) (bool, error) {
-		if row.First > next {
-			gap = true
+// inOrder reads rows as they come.
+func (g *getter) inOrder(ctx context.Context) (page, error) {
+	p, size := page{next: g.next}, 0
+	err := g.scan(ctx, g.rest(), g.most, func(row runs.Span, value []byte) (bool, error) {
+		if row.First > p.next {
+			p.gap = true
 			return false, nil
 		}
-		p, err := g.read(step{row, next}, value)
-		portions, size, next = append(portions, p), size+len(value), row.End
+		part, err := g.read(step{row, p.next}, value)
+		p.portions, size, p.next = append(p.portions, part), size+len(value), row.End
 		return size < pageSize, err
 	})
-	g.next = next
-	return portions, gap, err
+	p.ended = !p.gap && size < pageSize && len(p.portions) < g.most
+	return p, err
 }
 
 // lookAhead plans how to read what is there now behind a gap.
@@ -154,8 +180,8 @@ func plan(rows []runs.Span, next types.MessageIndex) []step {
 }
 
 // planned does the next steps of the plan.
-func (g *getter) planned(ctx context.Context, most int) (portions []portion, err error) {
-	steps := g.plan[:min(most, len(g.plan))]
+func (g *getter) planned(ctx context.Context) (portions []portion, err error) {
+	steps := g.plan[:min(g.most, len(g.plan))]
 	rows := new(rowSet)
 	for _, s := range steps {
 		rows.RowKeys = append(rows.RowKeys, []byte(g.id.key(s.row)))

@@ -2,7 +2,6 @@ package pebble_test
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -13,7 +12,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/daybook-dev/daybook/internal/fault"
-	"github.com/daybook-dev/daybook/logs/types"
 	"github.com/daybook-dev/daybook/storage"
 	store "github.com/daybook-dev/daybook/storage/pebble"
 	"github.com/daybook-dev/daybook/storage/storagetest"
@@ -156,41 +154,12 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// BenchmarkIngest commits batches as a Collector does: entries of log text of some streams, with a checkpoint.
-func BenchmarkIngest(b *testing.B) {
-	const streams, perBatch, entrySize = 16, 32, 16 << 10
-	s, err := store.Open(b.TempDir(), store.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close()
-	text := make([]byte, 0, 9<<20)
-	for i := 0; len(text) < 8<<20; i++ {
-		text = fmt.Appendf(text, "2026-01-02T03:04:05.%06dZ worker-%d: compiled package %x in %d ms\n", i%1000000, i%7, i*7919, i%977)
-	}
-	next := make([]types.MessageIndex, streams)
-	b.SetBytes(perBatch * entrySize)
-	at := 0
-	for i := 0; b.Loop(); i++ {
-		batch := s.NewBatch()
-		for k := range perBatch {
-			n := (i + k) % streams
-			if at+entrySize > len(text) {
-				at = 0
-			}
-			name := storage.Stream{Project: "p", Path: types.StreamPath(fmt.Sprintf("bench/+/%d", n))}
-			if err := batch.Put(storage.PutRequest{Stream: name, Index: next[n], Values: [][]byte{text[at : at+entrySize]}}); err != nil {
-				b.Fatal(err)
-			}
-			next[n]++
-			at += entrySize
-		}
-		batch.SetCheckpoint("r", int64(i))
-		if err := batch.Commit(b.Context()); err != nil {
+func Benchmark(b *testing.B) {
+	storagetest.Bench(b, func(b *testing.B) storage.Storage {
+		s, err := store.Open(b.TempDir(), store.Options{})
+		if err != nil {
 			b.Fatal(err)
 		}
-	}
-	if err := s.Sync(b.Context()); err != nil {
-		b.Fatal(err)
-	}
+		return s
+	})
 }

@@ -47,12 +47,26 @@ type block struct {
 	first, last types.MessageIndex
 	size        int // of the packed entries
 	data        []byte
+
+	// decoding is done once for all who read the block.
+	decoding sync.Once
+	decoded  runs.Run
+	err      error
+}
+
+// values returns the entries of a block.
+func (b *block) values() ([][]byte, error) {
+	b.decoding.Do(func() {
+		b.decoded, b.err = b.decode()
+		b.data = nil
+	})
+	return b.decoded.Values, b.err
 }
 
 // encode makes blocks of a run.
-func encode(r runs.Run) []block {
+func encode(r runs.Run) []*block {
 	parts := r.Cut(blockSize)
-	blocks := make([]block, 0, len(parts))
+	blocks := make([]*block, 0, len(parts))
 	var packed []byte
 	for _, part := range parts {
 		packed = part.AppendPacked(packed[:0])
@@ -62,12 +76,11 @@ func encode(r runs.Run) []block {
 			data = append(append(data[:0], formatPlain), packed...)
 		}
 		span := part.Span()
-		blocks = append(blocks, block{span.First, span.End - 1, len(packed), data})
+		blocks = append(blocks, &block{first: span.First, last: span.End - 1, size: len(packed), data: data})
 	}
 	return blocks
 }
 
-// decode returns the entries of a block.
 func (b *block) decode() (runs.Run, error) {
 	if b.first < 0 || b.last < b.first || b.size < 0 || b.size > maxPacked || len(b.data) == 0 {
 		return runs.Run{}, damaged("block %d..%d has %d bytes in %d", b.first, b.last, b.size, len(b.data))

@@ -12,6 +12,8 @@
 // Watchers are woken at once within the process. Changes of other processes are found with one query every 40 ms for all streams that
 // are watched, while some are; commits do nothing for it.
 //
+// Readers that ask for the same at the same time, as followers of a stream do, share an answer.
+//
 // All methods are safe for concurrent use. No connection is held while a callback runs.
 package postgres
 
@@ -32,6 +34,7 @@ import (
 
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/internal/pgdb"
+	"github.com/daybook-dev/daybook/internal/share"
 	"github.com/daybook-dev/daybook/internal/wake"
 	"github.com/daybook-dev/daybook/storage"
 )
@@ -66,6 +69,7 @@ type Storage struct {
 	end    context.CancelFunc
 	closed sync.Once
 
+	pages   *share.Group[pageQuery, []*block]
 	hub     wake.Hub[storage.Stream]
 	watch   watch
 	metrics *metrics
@@ -103,6 +107,7 @@ func open(ctx context.Context, address string, o Options, interval time.Duration
 		return nil, fmt.Errorf("storage/postgres: register metrics: %w", err)
 	}
 	s.life, s.end = context.WithCancel(context.Background())
+	s.pages = share.NewGroup[pageQuery, []*block](storage.ErrClosed)
 	s.watch.start(s, interval)
 	return s, nil
 }
@@ -114,6 +119,7 @@ func (s *Storage) Close() error {
 		err = nil
 		s.end()
 		s.watch.done.Wait()
+		s.pages.Close()
 		s.pool.Close()
 		s.metrics.unregister()
 	})

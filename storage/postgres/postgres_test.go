@@ -66,3 +66,7 @@ func TestStorage(t *testing.T) {
 		},
 	})
 }
+
+func Benchmark(b *testing.B) {
+	storagetest.Bench(b, func(b *testing.B) storage.Storage { return openStorage(b, testkit.Database(b), pollInterval) })
+}

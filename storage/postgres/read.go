@@ -37,67 +37,74 @@ const (
 
 // Get implements storage.Storage.
 func (s *Storage) Get(ctx context.Context, r storage.GetRequest, cb storage.GetCallback) error {
-	id, next, given := idOf(r.Stream), max(r.Index, 0), 0
-	for {
-		blocks, err := s.page(ctx, id, next, r, given)
+	q := pageQuery{id: idOf(r.Stream), next: max(r.Index, 0), keysOnly: r.KeysOnly}
+	for given := 0; ; {
+		q.most = pageBlocks
+		if r.Limit > 0 {
+			q.most = min(q.most, r.Limit-given) // a block has at least one of the entries
+		}
+		blocks, err := s.page(ctx, q)
 		if err != nil {
-			return fmt.Errorf("storage/postgres: get %s from index %d: %w", r.Stream, next, err)
+			return fmt.Errorf("storage/postgres: get %s from index %d: %w", r.Stream, q.next, err)
 		}
-		if len(blocks) == 0 {
-			return nil
-		}
-		for i := range blocks {
-			values, err := blocks[i].from(next, r.KeysOnly)
-			if err != nil {
-				return fmt.Errorf("storage/postgres: get %s: %w", r.Stream, err)
+		size := 0
+		for _, b := range blocks {
+			var values [][]byte
+			if !r.KeysOnly {
+				if values, err = b.values(); err != nil {
+					return fmt.Errorf("storage/postgres: get %s: %w", r.Stream, err)
+				}
 			}
-			for index := max(next, blocks[i].first); index <= blocks[i].last; index++ {
+			for index := max(q.next, b.first); index <= b.last; index++ {
 				e := storage.Entry{Index: index}
 				if !r.KeysOnly {
-					e.Data = values[index-blocks[i].first]
+					e.Data = values[index-b.first]
 				}
 				given++
 				if !cb(e) || given == r.Limit {
 					return nil
 				}
-				next = index + 1
 			}
-			blocks[i].data = nil
+			q.next = b.last + 1
+			size += b.size
+		}
+		if len(blocks) < q.most && size < pageSize { // there was no more
+			return nil
 		}
 	}
 }
 
-// from returns the values of the block, unless only keys are wanted or there is none from the index on.
-func (b *block) from(index types.MessageIndex, keysOnly bool) ([][]byte, error) {
-	if keysOnly || index > b.last {
-		return nil, nil
-	}
-	r, err := b.decode()
-	return r.Values, err
+// pageQuery asks for the next blocks of a stream.
+type pageQuery struct {
+	id       streamID
+	next     types.MessageIndex
+	most     int
+	keysOnly bool
 }
 
-// page reads the next blocks.
-func (s *Storage) page(ctx context.Context, id streamID, next types.MessageIndex, r storage.GetRequest, given int) (blocks []block, err error) {
-	most := pageBlocks
-	if r.Limit > 0 {
-		most = min(most, r.Limit-given) // a block has at least one of the entries
+// page reads blocks. Others may have got them, too.
+func (s *Storage) page(ctx context.Context, q pageQuery) ([]*block, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, err
 	}
-	text, args := selectBlocks, []any{id[:], int64(next), most, pageSize}
-	if r.KeysOnly {
-		text, args = selectKeys, args[:3]
-	}
-	err = s.on(ctx, func(c *pgxpool.Conn) error {
-		rows, err := c.Query(ctx, text, args...)
-		if err != nil {
+	return s.pages.Do(ctx, q, func(ctx context.Context) (blocks []*block, err error) {
+		text, args := selectBlocks, []any{q.id[:], int64(q.next), q.most, pageSize}
+		if q.keysOnly {
+			text, args = selectKeys, args[:3]
+		}
+		err = s.on(ctx, func(c *pgxpool.Conn) error {
+			rows, err := c.Query(ctx, text, args...)
+			if err != nil {
+				return err
+			}
+			blocks, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*block, error) {
+				b := new(block)
+				return b, row.Scan(&b.first, &b.last, &b.size, &b.data)
+			})
 			return err
-		}
-		blocks, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (b block, err error) {
-			err = row.Scan(&b.first, &b.last, &b.size, &b.data)
-			return b, err
 		})
-		return err
+		return blocks, err
 	})
-	return blocks, err
 }
 
 // Tail implements storage.Storage.
@@ -116,7 +123,7 @@ func (s *Storage) Tail(ctx context.Context, name storage.Stream) (storage.Entry,
 	}
 	var values [][]byte
 	if err == nil {
-		values, err = b.from(next-1, false)
+		values, err = b.values()
 	}
 	if err != nil {
 		return storage.Entry{}, fmt.Errorf("storage/postgres: tail of %s: %w", name, err)

@@ -124,12 +124,12 @@ type pending struct {
 	id   streamID
 	runs []runs.Run
 	// ready are the blocks of all runs. They were made before anything was locked, in the hope that the runs are new.
-	ready []block
+	ready []*block
 
 	// What follows belongs to an attempt.
 	seq        int64 // zero until the stream is locked
 	next, high types.MessageIndex
-	blocks     []block // to be stored
+	blocks     []*block // to be stored
 	// fills is set when they may fill a gap, so that next is somewhere behind others.
 	fills bool
 
@@ -330,8 +330,8 @@ func (w *writer) store(ctx context.Context, c *pgxpool.Conn) error {
 			continue
 		}
 		seqs, nexts, highs = append(seqs, p.seq), append(nexts, int64(p.next)), append(highs, int64(p.high))
-		for i := range p.blocks {
-			blocks.add(p.seq, &p.blocks[i])
+		for _, b := range p.blocks {
+			blocks.add(p.seq, b)
 			if blocks.bytes >= statementSize {
 				blocks.queue(&q)
 			}
