@@ -80,6 +80,11 @@ func TestGet(t *testing.T) {
 			if archived := name == "archived"; archived != (a != nil) || archived && (a.GetComplete() || a.GetLogEntryCount() != 6 || resp.GetState().GetTerminalIndex() != 7) {
 				t.Errorf("%s: state %v", what, resp.GetState())
 			}
+			var missing [][2]int64
+			for _, m := range resp.GetState().GetMissing() {
+				missing = append(missing, [2]int64{m.GetFirst(), m.GetLast()})
+			}
+			equal(t, what+": missing", missing, map[types.StreamName][][2]int64{"archived": {{3, 3}, {6, 6}}}[name])
 		}
 		resp, err := logs.Tail(t.Context(), &logdog.TailRequest{Project: project, Path: string(path), State: true})
 		want := map[types.StreamName][]int{"recent": {2}, "archived": {7}}
@@ -327,7 +332,7 @@ func TestDescriptions(t *testing.T) {
 	if _, err := h.Services().TerminateStream(t.Context(), killed); err != nil {
 		t.Fatal(err)
 	}
-	_, v1 := h.serve()
+	logs, v1 := h.serve()
 	for name, want := range map[string]*daybookv1.Stream{
 		"open":     {State: daybookv1.StreamState_OPEN, TerminalIndex: -1, Size: 12, Lines: 4, NextIndex: 2},
 		"waiting":  {State: daybookv1.StreamState_TERMINATED, TerminalIndex: 3, Size: 12, Lines: 4, NextIndex: 2},
@@ -354,6 +359,10 @@ func TestDescriptions(t *testing.T) {
 		}
 		if !proto.Equal(got, want) {
 			t.Errorf("%s:\n got %v\nwant %v", name, got, want)
+		}
+		resp, err := logs.Get(t.Context(), &logdog.GetRequest{Project: project, Path: prefix + "/+/" + name, State: true, LogCount: -1})
+		if err != nil || resp.GetState().GetEndReason() != want.GetEndReason() || len(resp.GetState().GetMissing()) != len(want.GetMissing()) {
+			t.Errorf("%s, as existing tools are told: %v, %v", name, resp, err)
 		}
 	}
 }

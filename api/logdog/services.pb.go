@@ -789,68 +789,6 @@ func (x *ArchiveStreamRequest) GetReplacesUrl() string {
 	return ""
 }
 
-// MissingRange is a range of stream indices, both ends included.
-type MissingRange struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	First int64                  `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
-	Last  int64                  `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
-	// Why, if they arrived and could not be kept. Empty: they never arrived.
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MissingRange) Reset() {
-	*x = MissingRange{}
-	mi := &file_logdog_services_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MissingRange) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MissingRange) ProtoMessage() {}
-
-func (x *MissingRange) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MissingRange.ProtoReflect.Descriptor instead.
-func (*MissingRange) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *MissingRange) GetFirst() int64 {
-	if x != nil {
-		return x.First
-	}
-	return 0
-}
-
-func (x *MissingRange) GetLast() int64 {
-	if x != nil {
-		return x.Last
-	}
-	return 0
-}
-
-func (x *MissingRange) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
 type BatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Req           []*BatchRequest_Entry  `protobuf:"bytes,1,rep,name=req,proto3" json:"req,omitempty"`
@@ -860,7 +798,7 @@ type BatchRequest struct {
 
 func (x *BatchRequest) Reset() {
 	*x = BatchRequest{}
-	mi := &file_logdog_services_proto_msgTypes[10]
+	mi := &file_logdog_services_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +810,7 @@ func (x *BatchRequest) String() string {
 func (*BatchRequest) ProtoMessage() {}
 
 func (x *BatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[10]
+	mi := &file_logdog_services_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +823,7 @@ func (x *BatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest.ProtoReflect.Descriptor instead.
 func (*BatchRequest) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{10}
+	return file_logdog_services_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BatchRequest) GetReq() []*BatchRequest_Entry {
@@ -904,7 +842,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_logdog_services_proto_msgTypes[11]
+	mi := &file_logdog_services_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -916,7 +854,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[11]
+	mi := &file_logdog_services_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -929,7 +867,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{11}
+	return file_logdog_services_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BatchResponse) GetResp() []*BatchResponse_Entry {
@@ -963,7 +901,7 @@ type ArchiveTask struct {
 
 func (x *ArchiveTask) Reset() {
 	*x = ArchiveTask{}
-	mi := &file_logdog_services_proto_msgTypes[12]
+	mi := &file_logdog_services_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +913,7 @@ func (x *ArchiveTask) String() string {
 func (*ArchiveTask) ProtoMessage() {}
 
 func (x *ArchiveTask) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[12]
+	mi := &file_logdog_services_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +926,7 @@ func (x *ArchiveTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveTask.ProtoReflect.Descriptor instead.
 func (*ArchiveTask) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{12}
+	return file_logdog_services_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ArchiveTask) GetProject() string {
@@ -1080,7 +1018,7 @@ type LeaseRequest struct {
 
 func (x *LeaseRequest) Reset() {
 	*x = LeaseRequest{}
-	mi := &file_logdog_services_proto_msgTypes[13]
+	mi := &file_logdog_services_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1030,7 @@ func (x *LeaseRequest) String() string {
 func (*LeaseRequest) ProtoMessage() {}
 
 func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[13]
+	mi := &file_logdog_services_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1043,7 @@ func (x *LeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRequest.ProtoReflect.Descriptor instead.
 func (*LeaseRequest) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{13}
+	return file_logdog_services_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LeaseRequest) GetMaxTasks() int64 {
@@ -1138,7 +1076,7 @@ type LeaseResponse struct {
 
 func (x *LeaseResponse) Reset() {
 	*x = LeaseResponse{}
-	mi := &file_logdog_services_proto_msgTypes[14]
+	mi := &file_logdog_services_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1088,7 @@ func (x *LeaseResponse) String() string {
 func (*LeaseResponse) ProtoMessage() {}
 
 func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[14]
+	mi := &file_logdog_services_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1101,7 @@ func (x *LeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseResponse.ProtoReflect.Descriptor instead.
 func (*LeaseResponse) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{14}
+	return file_logdog_services_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LeaseResponse) GetTasks() []*ArchiveTask {
@@ -1182,7 +1120,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_logdog_services_proto_msgTypes[15]
+	mi := &file_logdog_services_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1132,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[15]
+	mi := &file_logdog_services_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1145,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{15}
+	return file_logdog_services_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteRequest) GetTasks() []*ArchiveTask {
@@ -1232,7 +1170,7 @@ type BatchRequest_Entry struct {
 
 func (x *BatchRequest_Entry) Reset() {
 	*x = BatchRequest_Entry{}
-	mi := &file_logdog_services_proto_msgTypes[16]
+	mi := &file_logdog_services_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1182,7 @@ func (x *BatchRequest_Entry) String() string {
 func (*BatchRequest_Entry) ProtoMessage() {}
 
 func (x *BatchRequest_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[16]
+	mi := &file_logdog_services_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1195,7 @@ func (x *BatchRequest_Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchRequest_Entry.ProtoReflect.Descriptor instead.
 func (*BatchRequest_Entry) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{10, 0}
+	return file_logdog_services_proto_rawDescGZIP(), []int{9, 0}
 }
 
 func (x *BatchRequest_Entry) GetValue() isBatchRequest_Entry_Value {
@@ -1346,7 +1284,7 @@ type BatchResponse_Entry struct {
 
 func (x *BatchResponse_Entry) Reset() {
 	*x = BatchResponse_Entry{}
-	mi := &file_logdog_services_proto_msgTypes[17]
+	mi := &file_logdog_services_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1296,7 @@ func (x *BatchResponse_Entry) String() string {
 func (*BatchResponse_Entry) ProtoMessage() {}
 
 func (x *BatchResponse_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_services_proto_msgTypes[17]
+	mi := &file_logdog_services_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1309,7 @@ func (x *BatchResponse_Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse_Entry.ProtoReflect.Descriptor instead.
 func (*BatchResponse_Entry) Descriptor() ([]byte, []int) {
-	return file_logdog_services_proto_rawDescGZIP(), []int{11, 0}
+	return file_logdog_services_proto_rawDescGZIP(), []int{10, 0}
 }
 
 func (x *BatchResponse_Entry) GetIndex() int32 {
@@ -1441,7 +1379,7 @@ var File_logdog_services_proto protoreflect.FileDescriptor
 
 const file_logdog_services_proto_rawDesc = "" +
 	"\n" +
-	"\x15logdog/services.proto\x12\x06logdog\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x12logpb/butler.proto\"T\n" +
+	"\x15logdog/services.proto\x12\x06logdog\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x12logdog/state.proto\x1a\x12logpb/butler.proto\"T\n" +
 	"\x05Error\x12\x1b\n" +
 	"\tgrpc_code\x18\x01 \x01(\x05R\bgrpcCode\x12\x1c\n" +
 	"\ttransient\x18\x02 \x01(\bR\ttransient\x12\x10\n" +
@@ -1509,11 +1447,7 @@ const file_logdog_services_proto_rawDesc = "" +
 	"\amissing\x18\xe8\a \x03(\v2\x14.logdog.MissingRangeR\amissing\x12\"\n" +
 	"\fcontent_size\x18\xe9\a \x01(\x03R\vcontentSize\x12\x15\n" +
 	"\x05lines\x18\xea\a \x01(\x03R\x05lines\x12\"\n" +
-	"\freplaces_url\x18\xeb\a \x01(\tR\vreplacesUrlJ\x04\b\x1e\x10\x1fJ\x04\b\x1f\x10 \"P\n" +
-	"\fMissingRange\x12\x14\n" +
-	"\x05first\x18\x01 \x01(\x03R\x05first\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\x03R\x04last\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xeb\x02\n" +
+	"\freplaces_url\x18\xeb\a \x01(\tR\vreplacesUrlJ\x04\b\x1e\x10\x1fJ\x04\b\x1f\x10 \"\xeb\x02\n" +
 	"\fBatchRequest\x12,\n" +
 	"\x03req\x18\x01 \x03(\v2\x1a.logdog.BatchRequest.EntryR\x03req\x1a\xac\x02\n" +
 	"\x05Entry\x12H\n" +
@@ -1577,7 +1511,7 @@ func file_logdog_services_proto_rawDescGZIP() []byte {
 	return file_logdog_services_proto_rawDescData
 }
 
-var file_logdog_services_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_logdog_services_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_logdog_services_proto_goTypes = []any{
 	(*Error)(nil),                  // 0: logdog.Error
 	(*InternalLogStreamState)(nil), // 1: logdog.InternalLogStreamState
@@ -1588,36 +1522,36 @@ var file_logdog_services_proto_goTypes = []any{
 	(*ArchiveObjects)(nil),         // 6: logdog.ArchiveObjects
 	(*TerminateStreamRequest)(nil), // 7: logdog.TerminateStreamRequest
 	(*ArchiveStreamRequest)(nil),   // 8: logdog.ArchiveStreamRequest
-	(*MissingRange)(nil),           // 9: logdog.MissingRange
-	(*BatchRequest)(nil),           // 10: logdog.BatchRequest
-	(*BatchResponse)(nil),          // 11: logdog.BatchResponse
-	(*ArchiveTask)(nil),            // 12: logdog.ArchiveTask
-	(*LeaseRequest)(nil),           // 13: logdog.LeaseRequest
-	(*LeaseResponse)(nil),          // 14: logdog.LeaseResponse
-	(*DeleteRequest)(nil),          // 15: logdog.DeleteRequest
-	(*BatchRequest_Entry)(nil),     // 16: logdog.BatchRequest.Entry
-	(*BatchResponse_Entry)(nil),    // 17: logdog.BatchResponse.Entry
-	(*logpb.StreamEnd)(nil),        // 18: logpb.StreamEnd
-	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
+	(*BatchRequest)(nil),           // 9: logdog.BatchRequest
+	(*BatchResponse)(nil),          // 10: logdog.BatchResponse
+	(*ArchiveTask)(nil),            // 11: logdog.ArchiveTask
+	(*LeaseRequest)(nil),           // 12: logdog.LeaseRequest
+	(*LeaseResponse)(nil),          // 13: logdog.LeaseResponse
+	(*DeleteRequest)(nil),          // 14: logdog.DeleteRequest
+	(*BatchRequest_Entry)(nil),     // 15: logdog.BatchRequest.Entry
+	(*BatchResponse_Entry)(nil),    // 16: logdog.BatchResponse.Entry
+	(*logpb.StreamEnd)(nil),        // 17: logpb.StreamEnd
+	(*durationpb.Duration)(nil),    // 18: google.protobuf.Duration
+	(*MissingRange)(nil),           // 19: logdog.MissingRange
 	(*emptypb.Empty)(nil),          // 20: google.protobuf.Empty
 }
 var file_logdog_services_proto_depIdxs = []int32{
-	18, // 0: logdog.RegisterStreamRequest.ended:type_name -> logpb.StreamEnd
+	17, // 0: logdog.RegisterStreamRequest.ended:type_name -> logpb.StreamEnd
 	1,  // 1: logdog.RegisterStreamResponse.state:type_name -> logdog.InternalLogStreamState
 	0,  // 2: logdog.RegisterStreamResponse.error:type_name -> logdog.Error
 	1,  // 3: logdog.LoadStreamResponse.state:type_name -> logdog.InternalLogStreamState
-	19, // 4: logdog.LoadStreamResponse.age:type_name -> google.protobuf.Duration
-	19, // 5: logdog.LoadStreamResponse.terminated_age:type_name -> google.protobuf.Duration
+	18, // 4: logdog.LoadStreamResponse.age:type_name -> google.protobuf.Duration
+	18, // 5: logdog.LoadStreamResponse.terminated_age:type_name -> google.protobuf.Duration
 	6,  // 6: logdog.LoadStreamResponse.replaced:type_name -> logdog.ArchiveObjects
-	18, // 7: logdog.TerminateStreamRequest.ended:type_name -> logpb.StreamEnd
-	9,  // 8: logdog.ArchiveStreamRequest.missing:type_name -> logdog.MissingRange
-	16, // 9: logdog.BatchRequest.req:type_name -> logdog.BatchRequest.Entry
-	17, // 10: logdog.BatchResponse.resp:type_name -> logdog.BatchResponse.Entry
-	19, // 11: logdog.ArchiveTask.retry_after:type_name -> google.protobuf.Duration
-	19, // 12: logdog.LeaseRequest.lease_time:type_name -> google.protobuf.Duration
-	19, // 13: logdog.LeaseRequest.wait:type_name -> google.protobuf.Duration
-	12, // 14: logdog.LeaseResponse.tasks:type_name -> logdog.ArchiveTask
-	12, // 15: logdog.DeleteRequest.tasks:type_name -> logdog.ArchiveTask
+	17, // 7: logdog.TerminateStreamRequest.ended:type_name -> logpb.StreamEnd
+	19, // 8: logdog.ArchiveStreamRequest.missing:type_name -> logdog.MissingRange
+	15, // 9: logdog.BatchRequest.req:type_name -> logdog.BatchRequest.Entry
+	16, // 10: logdog.BatchResponse.resp:type_name -> logdog.BatchResponse.Entry
+	18, // 11: logdog.ArchiveTask.retry_after:type_name -> google.protobuf.Duration
+	18, // 12: logdog.LeaseRequest.lease_time:type_name -> google.protobuf.Duration
+	18, // 13: logdog.LeaseRequest.wait:type_name -> google.protobuf.Duration
+	11, // 14: logdog.LeaseResponse.tasks:type_name -> logdog.ArchiveTask
+	11, // 15: logdog.DeleteRequest.tasks:type_name -> logdog.ArchiveTask
 	2,  // 16: logdog.BatchRequest.Entry.register_stream:type_name -> logdog.RegisterStreamRequest
 	4,  // 17: logdog.BatchRequest.Entry.load_stream:type_name -> logdog.LoadStreamRequest
 	7,  // 18: logdog.BatchRequest.Entry.terminate_stream:type_name -> logdog.TerminateStreamRequest
@@ -1629,15 +1563,15 @@ var file_logdog_services_proto_depIdxs = []int32{
 	4,  // 24: logdog.Services.LoadStream:input_type -> logdog.LoadStreamRequest
 	7,  // 25: logdog.Services.TerminateStream:input_type -> logdog.TerminateStreamRequest
 	8,  // 26: logdog.Services.ArchiveStream:input_type -> logdog.ArchiveStreamRequest
-	10, // 27: logdog.Services.Batch:input_type -> logdog.BatchRequest
-	13, // 28: logdog.Services.LeaseArchiveTasks:input_type -> logdog.LeaseRequest
-	15, // 29: logdog.Services.DeleteArchiveTasks:input_type -> logdog.DeleteRequest
+	9,  // 27: logdog.Services.Batch:input_type -> logdog.BatchRequest
+	12, // 28: logdog.Services.LeaseArchiveTasks:input_type -> logdog.LeaseRequest
+	14, // 29: logdog.Services.DeleteArchiveTasks:input_type -> logdog.DeleteRequest
 	3,  // 30: logdog.Services.RegisterStream:output_type -> logdog.RegisterStreamResponse
 	5,  // 31: logdog.Services.LoadStream:output_type -> logdog.LoadStreamResponse
 	20, // 32: logdog.Services.TerminateStream:output_type -> google.protobuf.Empty
 	20, // 33: logdog.Services.ArchiveStream:output_type -> google.protobuf.Empty
-	11, // 34: logdog.Services.Batch:output_type -> logdog.BatchResponse
-	14, // 35: logdog.Services.LeaseArchiveTasks:output_type -> logdog.LeaseResponse
+	10, // 34: logdog.Services.Batch:output_type -> logdog.BatchResponse
+	13, // 35: logdog.Services.LeaseArchiveTasks:output_type -> logdog.LeaseResponse
 	20, // 36: logdog.Services.DeleteArchiveTasks:output_type -> google.protobuf.Empty
 	30, // [30:37] is the sub-list for method output_type
 	23, // [23:30] is the sub-list for method input_type
@@ -1651,13 +1585,14 @@ func file_logdog_services_proto_init() {
 	if File_logdog_services_proto != nil {
 		return
 	}
-	file_logdog_services_proto_msgTypes[16].OneofWrappers = []any{
+	file_logdog_state_proto_init()
+	file_logdog_services_proto_msgTypes[15].OneofWrappers = []any{
 		(*BatchRequest_Entry_RegisterStream)(nil),
 		(*BatchRequest_Entry_LoadStream)(nil),
 		(*BatchRequest_Entry_TerminateStream)(nil),
 		(*BatchRequest_Entry_ArchiveStream)(nil),
 	}
-	file_logdog_services_proto_msgTypes[17].OneofWrappers = []any{
+	file_logdog_services_proto_msgTypes[16].OneofWrappers = []any{
 		(*BatchResponse_Entry_Err)(nil),
 		(*BatchResponse_Entry_RegisterStream)(nil),
 		(*BatchResponse_Entry_LoadStream)(nil),
@@ -1668,7 +1603,7 @@ func file_logdog_services_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_logdog_services_proto_rawDesc), len(file_logdog_services_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,8 +31,12 @@ type LogStreamState struct {
 	// -1 while streaming, and for an empty stream.
 	TerminalIndex int64 `protobuf:"varint,3,opt,name=terminal_index,json=terminalIndex,proto3" json:"terminal_index,omitempty"`
 	// Present once archived.
-	Archive       *LogStreamState_ArchiveInfo `protobuf:"bytes,4,opt,name=archive,proto3" json:"archive,omitempty"`
-	Purged        bool                        `protobuf:"varint,5,opt,name=purged,proto3" json:"purged,omitempty"`
+	Archive *LogStreamState_ArchiveInfo `protobuf:"bytes,4,opt,name=archive,proto3" json:"archive,omitempty"`
+	Purged  bool                        `protobuf:"varint,5,opt,name=purged,proto3" json:"purged,omitempty"`
+	// Extension: why the stream ended, when it did not end by itself.
+	EndReason string `protobuf:"bytes,1000,opt,name=end_reason,json=endReason,proto3" json:"end_reason,omitempty"`
+	// Extension: index ranges that will never come.
+	Missing       []*MissingRange `protobuf:"bytes,1001,rep,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -102,6 +106,82 @@ func (x *LogStreamState) GetPurged() bool {
 	return false
 }
 
+func (x *LogStreamState) GetEndReason() string {
+	if x != nil {
+		return x.EndReason
+	}
+	return ""
+}
+
+func (x *LogStreamState) GetMissing() []*MissingRange {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+// MissingRange is a range of stream indices, both ends included.
+type MissingRange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	First int64                  `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last  int64                  `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	// Why, if they arrived and could not be kept. Empty: they never arrived.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MissingRange) Reset() {
+	*x = MissingRange{}
+	mi := &file_logdog_state_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MissingRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MissingRange) ProtoMessage() {}
+
+func (x *MissingRange) ProtoReflect() protoreflect.Message {
+	mi := &file_logdog_state_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MissingRange.ProtoReflect.Descriptor instead.
+func (*MissingRange) Descriptor() ([]byte, []int) {
+	return file_logdog_state_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *MissingRange) GetFirst() int64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *MissingRange) GetLast() int64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *MissingRange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type LogStreamState_ArchiveInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	IndexUrl      string                 `protobuf:"bytes,1,opt,name=index_url,json=indexUrl,proto3" json:"index_url,omitempty"`
@@ -115,7 +195,7 @@ type LogStreamState_ArchiveInfo struct {
 
 func (x *LogStreamState_ArchiveInfo) Reset() {
 	*x = LogStreamState_ArchiveInfo{}
-	mi := &file_logdog_state_proto_msgTypes[1]
+	mi := &file_logdog_state_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -127,7 +207,7 @@ func (x *LogStreamState_ArchiveInfo) String() string {
 func (*LogStreamState_ArchiveInfo) ProtoMessage() {}
 
 func (x *LogStreamState_ArchiveInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_logdog_state_proto_msgTypes[1]
+	mi := &file_logdog_state_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -182,20 +262,27 @@ var File_logdog_state_proto protoreflect.FileDescriptor
 
 const file_logdog_state_proto_rawDesc = "" +
 	"\n" +
-	"\x12logdog/state.proto\x12\x06logdog\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x03\n" +
+	"\x12logdog/state.proto\x12\x06logdog\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x03\n" +
 	"\x0eLogStreamState\x12#\n" +
 	"\rproto_version\x18\x01 \x01(\tR\fprotoVersion\x124\n" +
 	"\acreated\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12%\n" +
 	"\x0eterminal_index\x18\x03 \x01(\x03R\rterminalIndex\x12<\n" +
 	"\aarchive\x18\x04 \x01(\v2\".logdog.LogStreamState.ArchiveInfoR\aarchive\x12\x16\n" +
-	"\x06purged\x18\x05 \x01(\bR\x06purged\x1a\xa8\x01\n" +
+	"\x06purged\x18\x05 \x01(\bR\x06purged\x12\x1e\n" +
+	"\n" +
+	"end_reason\x18\xe8\a \x01(\tR\tendReason\x12/\n" +
+	"\amissing\x18\xe9\a \x03(\v2\x14.logdog.MissingRangeR\amissing\x1a\xa8\x01\n" +
 	"\vArchiveInfo\x12\x1b\n" +
 	"\tindex_url\x18\x01 \x01(\tR\bindexUrl\x12\x1d\n" +
 	"\n" +
 	"stream_url\x18\x02 \x01(\tR\tstreamUrl\x12\x19\n" +
 	"\bdata_url\x18\x03 \x01(\tR\adataUrl\x12\x1a\n" +
 	"\bcomplete\x18\x04 \x01(\bR\bcomplete\x12&\n" +
-	"\x0flog_entry_count\x18\x05 \x01(\x03R\rlogEntryCountB+Z)github.com/daybook-dev/daybook/api/logdogb\x06proto3"
+	"\x0flog_entry_count\x18\x05 \x01(\x03R\rlogEntryCount\"P\n" +
+	"\fMissingRange\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x03R\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\x03R\x04last\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reasonB+Z)github.com/daybook-dev/daybook/api/logdogb\x06proto3"
 
 var (
 	file_logdog_state_proto_rawDescOnce sync.Once
@@ -209,20 +296,22 @@ func file_logdog_state_proto_rawDescGZIP() []byte {
 	return file_logdog_state_proto_rawDescData
 }
 
-var file_logdog_state_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_logdog_state_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_logdog_state_proto_goTypes = []any{
 	(*LogStreamState)(nil),             // 0: logdog.LogStreamState
-	(*LogStreamState_ArchiveInfo)(nil), // 1: logdog.LogStreamState.ArchiveInfo
-	(*timestamppb.Timestamp)(nil),      // 2: google.protobuf.Timestamp
+	(*MissingRange)(nil),               // 1: logdog.MissingRange
+	(*LogStreamState_ArchiveInfo)(nil), // 2: logdog.LogStreamState.ArchiveInfo
+	(*timestamppb.Timestamp)(nil),      // 3: google.protobuf.Timestamp
 }
 var file_logdog_state_proto_depIdxs = []int32{
-	2, // 0: logdog.LogStreamState.created:type_name -> google.protobuf.Timestamp
-	1, // 1: logdog.LogStreamState.archive:type_name -> logdog.LogStreamState.ArchiveInfo
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 0: logdog.LogStreamState.created:type_name -> google.protobuf.Timestamp
+	2, // 1: logdog.LogStreamState.archive:type_name -> logdog.LogStreamState.ArchiveInfo
+	1, // 2: logdog.LogStreamState.missing:type_name -> logdog.MissingRange
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_logdog_state_proto_init() }
@@ -236,7 +325,7 @@ func file_logdog_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_logdog_state_proto_rawDesc), len(file_logdog_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

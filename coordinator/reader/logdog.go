@@ -150,6 +150,10 @@ func logStreamState(s *state.Stream) *logdog.LogStreamState {
 		Created:       timestamppb.New(s.Created),
 		TerminalIndex: int64(s.LastIndex()),
 		Purged:        !s.Purged.IsZero(),
+		EndReason:     endReason(s),
+	}
+	for _, m := range s.Missing {
+		v.Missing = append(v.Missing, &logdog.MissingRange{First: int64(m.First), Last: int64(m.Last), Reason: m.Reason})
 	}
 	if s.Archived() {
 		v.Archive = &logdog.LogStreamState_ArchiveInfo{
