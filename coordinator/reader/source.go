@@ -45,7 +45,8 @@ func (r *Reader) open(ctx context.Context, s *state.Stream) (Archive, error) {
 	if err != nil {
 		return nil, readError(s, err)
 	}
-	if s.Reopened() {
+	if s.Reopened() || s.Phase == state.Incomplete {
+		// Collectors that have not heard yet that the stream was archived may store some of what it lacks.
 		return merged{a, rows}, nil
 	}
 	return a, nil
