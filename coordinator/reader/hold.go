@@ -15,7 +15,7 @@ import (
 
 const (
 	// holdTime is how long a Get waits for an entry that may come soon.
-	holdTime = time.Second
+	holdTime = 500 * time.Millisecond
 	// patientHoldTime is that of the logdog tool: it rests for five seconds after an answer without entries, and has no limit of
 	// its own for a call, so the longer it is held the less is seen late.
 	patientHoldTime  = 25 * time.Second
