@@ -14,7 +14,7 @@ import (
 
 // Window is the most streams that a search looks at. It bounds the time of a search that finds little among much, which goes on from
 // where it stopped.
-const Window = 5000
+const Window = 2000
 
 // Position is a place in a listing of streams, newest first: that of a stream. The zero Position is the beginning.
 type Position struct {

@@ -94,7 +94,7 @@ func (s *Service) change(ctx context.Context, id string, fn func(state.Tx, *stat
 	}
 	seq, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {
-		return fault.New(fault.Invalid, "%q is not the id of a task; ListTasks tells them", id)
+		return fault.New(fault.Invalid, "%q is not the id of a task; daybook tasks ls shows them", id)
 	}
 	return s.store.Update(ctx, func(tx state.Tx) error {
 		t, err := tx.TaskBySeq(seq)
@@ -102,7 +102,7 @@ func (s *Service) change(ctx context.Context, id string, fn func(state.Tx, *stat
 			return err
 		}
 		if t == nil {
-			return fault.New(fault.NotFound, "no task %d; it may be done", seq)
+			return fault.New(fault.NotFound, "there is no such task; it may be done")
 		}
 		return fn(tx, t)
 	})

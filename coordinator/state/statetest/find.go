@@ -191,7 +191,7 @@ func findAmongMany(t *testing.T, f *fixture) {
 			for end := min(i+1000, total); i < end; i++ {
 				s := newStream(p, types.StreamName(fmt.Sprintf("stack/%d/hay", i)))
 				tags := map[string]string{"color": "yellow"}
-				if i%6000 == 5 {
+				if i%(state.Window*6/5) == 5 {
 					s = newStream(p, types.StreamName(fmt.Sprintf("stack/%d/needle", i)))
 					needles = append(needles, s.Path())
 					tags["sharp"] = "yes"
