@@ -23,7 +23,7 @@ func names(streams []*daybookv1.Stream) (got []string) {
 	return got
 }
 
-func find(t *testing.T, ctx context.Context, v1 daybookv1.LogsClient, purged bool) []string { //nolint:revive // a test comes first
+func find(t *testing.T, ctx context.Context, v1 daybookv1.LogsClient, purged bool) []string {
 	t.Helper()
 	resp, err := v1.FindStreams(ctx, &daybookv1.FindStreamsRequest{Project: project, Purged: purged})
 	if err != nil {
