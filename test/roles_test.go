@@ -112,6 +112,7 @@ func TestRolesOnSeveralMachines(t *testing.T) {
 	for _, c := range captures {
 		c.finish(t)
 	}
+	m.user.Run("flush") // what commands left behind that did not wait for so long
 	m.collectors[1].Restart()
 	m.archivists[1].Restart()
 
