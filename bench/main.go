@@ -33,6 +33,7 @@ var rows = []row{
 	{"follow/10000-per-s", func(r *run) { measureFollow(r, 10_000, 5) }},
 	{"followers/1000-on-1-stream", func(r *run) { measureFollowers(r, 1000, 1, 1000) }},
 	{"followers/1000-on-1000-streams", func(r *run) { measureFollowers(r, 1000, 1000, 1000) }},
+	{"restart/sqlite", measureRestart},
 	{"append/1-client", func(r *run) { measureAppend(r, 1, 1<<10) }},
 	{"append/8-clients", func(r *run) { measureAppend(r, 8, 1<<10) }},
 	{"append/64-clients", func(r *run) { measureAppend(r, 64, 1<<10) }},
