@@ -70,7 +70,7 @@ func copyStream(e *env, l *link, r *daybookv1.FollowRequest, json bool) error {
 			return &exitError{exitFailure, nil}
 		case fault.Is(err, fault.NotFound):
 			return fault.New(fault.NotFound, "%s/%s does not exist; daybook ls shows what there is", r.GetProject(), r.GetPath())
-		case !fault.IsTransient(err) || attempt > 20 && c.next == before:
+		case fault.Is(err, fault.Unauthenticated), fault.Is(err, fault.Denied), !fault.IsTransient(err), attempt > 20 && c.next == before:
 			return err
 		}
 		if c.next > before {
