@@ -20,6 +20,8 @@ import (
 
 	"github.com/daybook-dev/daybook/api/client"
 	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/archive"
+	"github.com/daybook-dev/daybook/internal/bucket"
 	"github.com/daybook-dev/daybook/internal/testkit"
 )
 
@@ -122,9 +124,9 @@ func TestConfigurationOfARunningServer(t *testing.T) {
 	}
 
 	// Everything below takes effect in the running server.
-	archive := filepath.Join(t.TempDir(), "archive")
-	const rest = "projects:\n  local:\n  ci: {archive: {bucket: 'file://%s'}, prefix_expiration: 1h, quotas: {prefixes_per_hour: 2}}\n"
-	good := "service: {prefix_expiration: 0, allowed_origins: ['" + page + "']}\n" + fmt.Sprintf(rest, archive)
+	bucket := filepath.Join(t.TempDir(), "archive")
+	const rest = "projects:\n  local:\n  ci: {archive: {bucket: 'file://%s', stream_range: 1}, prefix_expiration: 1h, quotas: {prefixes_per_hour: 2}}\n"
+	good := "service: {prefix_expiration: 0, allowed_origins: ['" + page + "']}\n" + fmt.Sprintf(rest, bucket)
 	c.take(good, "has changed")
 	if code, allowed := c.origin("logdog.Logs/Get", page); code == http.StatusForbidden || allowed != page {
 		t.Errorf("a page that may: %d, %q", code, allowed)
@@ -132,26 +134,10 @@ func TestConfigurationOfARunningServer(t *testing.T) {
 	if code, allowed := c.origin("logdog.Services/LoadStream", page); code != http.StatusForbidden || allowed != "" {
 		t.Errorf("a page that may, of another service: %d, %q", code, allowed)
 	}
-	c.h.Run("run", "--project", "ci", "--prefix", "p/1", "--", "echo", "hello")
-	for deadline := time.Now().Add(testkit.Patience); ; {
-		archived := 0
-		for _, s := range list(t, c.h, "ci/p/1") {
-			if s.state == "complete" {
-				archived++
-			}
-		}
-		if archived == 2 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d streams are archived", archived)
-		}
-	}
-	if found, err := filepath.Glob(archive + "/ci/*/*/*.index"); err != nil || len(found) != 2 {
-		t.Fatalf("the bucket of the project has %v, %v", found, err)
-	}
-	if got := c.h.Run("cat", "ci/p/1/+/stdout"); got != "hello\n" {
-		t.Errorf("cat prints %q", got)
+	c.h.Run("run", "--project", "ci", "--prefix", "p/1", "--", "seq", "100000")
+	checkArchives(t, bucket)
+	if got := c.h.Run("cat", "ci/p/1/+/stdout"); !strings.HasPrefix(got, "1\n2\n") || !strings.HasSuffix(got, "\n100000\n") {
+		t.Errorf("cat prints %d bytes", len(got))
 	}
 	if code, _ := c.claim("local", "p/1", 0); code != codes.InvalidArgument {
 		t.Errorf("without any time to register streams: %v", code)
@@ -191,13 +177,49 @@ func TestConfigurationOfARunningServer(t *testing.T) {
 	// What is archived stays where it is, and is found there, when the bucket is another one. Here, nobody sends a signal.
 	c.write("projects: {ci: }\n")
 	c.Await(c.Stderr, regexp.MustCompile(`(?s)has changed.*has changed`))
-	if got := c.h.Run("cat", "ci/p/1/+/stdout"); got != "hello\n" {
-		t.Errorf("cat prints %q", got)
+	if got := c.h.Run("cat", "ci/p/1/+/stdout"); !strings.HasPrefix(got, "1\n2\n") || !strings.HasSuffix(got, "\n100000\n") {
+		t.Errorf("cat prints %d bytes", len(got))
 	}
 	if code, _ := c.claim("local", "p/1", 0); code != codes.Unauthenticated {
 		t.Errorf("a project that was taken away: %v", code)
 	}
 	c.Stop(testkit.Patience)
+}
+
+// checkArchives waits for the archives of two streams in a directory, whose indexes list every entry.
+func checkArchives(t *testing.T, dir string) {
+	t.Helper()
+	var found []string
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(testkit.Patience); len(found) != 2; <-tick.C {
+		var err error
+		if found, err = filepath.Glob(dir + "/ci/*/*/*.index"); err != nil || time.Now().After(deadline) {
+			t.Fatalf("the bucket of the project has %v, %v", found, err)
+		}
+	}
+	places := archive.NewPlaces(bucket.NewMem("none"), nil)
+	defer places.Close()
+	most := 0
+	for _, index := range found {
+		entries := "file://" + strings.TrimSuffix(index, ".index") + ".entries.zst"
+		b, err := places.Of(t.Context(), entries)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := archive.Open(t.Context(), b, entries, "file://"+index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed := len(s.Index().GetEntries())
+		if listed != int(s.Index().GetLogEntryCount()) {
+			t.Errorf("the index of %d entries lists %d", s.Index().GetLogEntryCount(), listed)
+		}
+		most = max(most, listed)
+	}
+	if most < 3 {
+		t.Errorf("no archive has more than %d entries, so that all indexes look alike", most)
+	}
 }
 
 // Rules of access apply from when they are taken.
