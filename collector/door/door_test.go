@@ -27,6 +27,7 @@ import (
 	"github.com/daybook-dev/daybook/api/client"
 	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/internal/vfs"
 	"github.com/daybook-dev/daybook/journal/broker"
 	"github.com/daybook-dev/daybook/journal/broker/engine/disklog"
@@ -69,6 +70,7 @@ func newHouse(t testing.TB, change func(*Config)) *house {
 	h.addr = listener.Addr().String()
 	b, err := broker.New(t.Context(), broker.Config{
 		Engine: log, ID: &protocol.ProcessSpec_ID{Zone: "local", Suffix: "broker"}, Endpoint: protocol.Endpoint("http://" + h.addr), Scratch: t.TempDir(),
+		MinAppendRate: 1, // so that a busy machine is not taken for a client that rests
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -87,6 +89,7 @@ func newHouse(t testing.TB, change func(*Config)) *house {
 		change(&conf)
 	}
 	h.Door = New(conf)
+	h.patience = testkit.Patience
 	pubsubpb.RegisterPublisherServer(h.server, h.Door)
 	served := make(chan error, 1)
 	go func() { served <- h.server.Serve(listener) }()
@@ -389,7 +392,7 @@ func TestOutage(t *testing.T) {
 		t.Errorf("on a full disk: %v", err)
 	}
 	h.full.Store(false)
-	h.patience = patience
+	h.patience = testkit.Patience
 	if _, err := p.Publish(t.Context(), request); err != nil {
 		t.Error(err)
 	}
