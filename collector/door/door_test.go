@@ -70,7 +70,6 @@ func newHouse(t testing.TB, change func(*Config)) *house {
 	h.addr = listener.Addr().String()
 	b, err := broker.New(t.Context(), broker.Config{
 		Engine: log, ID: &protocol.ProcessSpec_ID{Zone: "local", Suffix: "broker"}, Endpoint: protocol.Endpoint("http://" + h.addr), Scratch: t.TempDir(),
-		MinAppendRate: 1, // so that a busy machine is not taken for a client that rests
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -342,7 +341,11 @@ func TestLarge(t *testing.T) {
 	var running sync.WaitGroup
 	for range 3 {
 		running.Go(func() {
-			if _, err := p.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topic, Messages: []*pubsubpb.PubsubMessage{large}}); err != nil {
+			_, err := p.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topic, Messages: []*pubsubpb.PubsubMessage{large}})
+			for status.Code(err) == codes.Unavailable { // a broker cuts off who rests, as the door may have to on a busy machine
+				_, err = p.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topic, Messages: []*pubsubpb.PubsubMessage{large}})
+			}
+			if err != nil {
 				t.Error(err)
 			}
 		})
