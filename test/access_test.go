@@ -406,3 +406,47 @@ func TestCertificateIsReplaced(t *testing.T) {
 		return strings.Contains(g.run.Stderr.String(), "the one before stays in use")
 	})
 }
+
+// A process without tokens knows the callers of those that have them, and shows its own token for itself.
+func TestProcessesShareTheirCallers(t *testing.T) {
+	t.Parallel()
+	g := serveGuarded(t, "--roles", "broker,coordinator,archivist,collector")
+	writer, reader := g.token("--name", "writer", "--project", "local", "--role", "writer"), g.token("--name", "reader", "--project", "local", "--role", "reader")
+	front := testkit.NewHouse(t)
+	front.Setenv("DAYBOOK_TLS_CA", g.ca.file)
+	front.Setenv("DAYBOOK_TOKEN", g.token("--name", "front", "--role", "service"))
+	door := front.Serve("--auth", "--roles", "web", "--coordinator", "https://"+g.addr)
+	user := func(token string) *testkit.House {
+		h := testkit.NewHouse(t)
+		h.Setenv("DAYBOOK_SERVER", door.Addr)
+		h.Setenv("DAYBOOK_TOKEN", token)
+		return h
+	}
+	if p := user(writer).Start("run", "--prefix", "by/front", "--", "echo", "hello"); p.Wait() != 0 || strings.Contains(p.Stderr.String(), "kept on disk") {
+		t.Fatalf("run: %s", p.Stderr)
+	}
+	if got := user(reader).Run("tail", "-f", "local/by/front/+/stdout"); got != "hello\n" {
+		t.Errorf("tail: %q", got)
+	}
+	refused(t, user(writer), "token:writer", "cat", "local/by/front/+/stdout")
+	refused(t, user(""), "token", "cat", "local/by/front/+/stdout")
+	refused(t, user("dbk_wrong"), "not valid", "cat", "local/by/front/+/stdout")
+	for token, want := range map[string]int{reader: http.StatusOK, writer: http.StatusForbidden, "": http.StatusUnauthorized, "dbk_wrong": http.StatusUnauthorized} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, door.URL+"/logs/local/by/front/+/stdout?format=raw", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != want || want == http.StatusOK && string(body) != "hello\n" {
+			t.Errorf("raw with %.8q: %s, %q, %v", token, resp.Status, body, err)
+		}
+	}
+}
