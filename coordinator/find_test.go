@@ -1,6 +1,7 @@
 package coordinator_test
 
 import (
+	"fmt"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -103,8 +104,13 @@ func TestFindStreamsByProperties(t *testing.T) {
 		equal(t, what, got, test.want)
 	}
 	strange := logpb.StreamType(9)
+	many := make(map[string]string)
+	for i := range 65 {
+		many[fmt.Sprint("k", i)] = ""
+	}
 	for _, r := range []*daybookv1.FindStreamsRequest{
 		{Tags: map[string]string{"not a tag": ""}},
+		{Tags: many},
 		{StreamType: &strange},
 		state(daybookv1.StreamState_STREAM_STATE_UNSPECIFIED),
 		state(77),

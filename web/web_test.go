@@ -343,7 +343,10 @@ func TestDataAPI(t *testing.T) {
 
 // FuzzPaths holds that no path makes the handler fail in a way of its own.
 func FuzzPaths(f *testing.F) {
-	for _, seed := range []string{"/", "/logs/local/a/+/b?format=raw", "/api/v1/entries/local/a/+/b?line=9", "/v/?s=%2F", "/logs/%2B/+/+", "/static/..", "//x"} {
+	for _, seed := range []string{
+		"/", "/logs/local/a/+/b?format=raw", "/api/v1/entries/local/a/+/b?line=9", "/v/?s=%2F", "/logs/%2B/+/+", "/static/..", "//x",
+		"/api/v1/streams?project=p&tag=a=b&type=text&state=open&since=2026-03-14T09:26:53Z", "/api/v1/folders?project=p&parent=%2F", "/rpcexplorer/%2e%2e/x",
+	} {
 		f.Add(seed)
 	}
 	_, routes := newHandler(Config{Logs: dial(f, newFake()), Logger: slog.New(slog.DiscardHandler)})

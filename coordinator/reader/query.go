@@ -14,8 +14,12 @@ import (
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
-// maxQueryResults bounds a page of Query, and is the default.
-const maxQueryResults = 500
+const (
+	// maxQueryResults bounds a page of Query, and is the default.
+	maxQueryResults = 500
+	// maxFilterTags bounds the tags that a search asks for: each is looked up.
+	maxFilterTags = 64
+)
 
 // Query finds streams of one prefix.
 func (l *logdogLogs) Query(ctx context.Context, r *logdog.QueryRequest) (*logdog.QueryResponse, error) {
@@ -119,6 +123,9 @@ func (l *logdogLogs) page(ctx context.Context, q state.StreamQuery, r *logdog.Qu
 func checkFilter(q state.StreamQuery) error {
 	if q.Type != nil && logpb.StreamType_name[int32(*q.Type)] == "" {
 		return fault.New(fault.Invalid, "unknown stream type %d", *q.Type)
+	}
+	if len(q.Tags) > maxFilterTags {
+		return fault.New(fault.Invalid, "%d tags are asked for; at most %d can be", len(q.Tags), maxFilterTags)
 	}
 	for key, value := range q.Tags {
 		if err := types.ValidateTag(key, value); err != nil {
