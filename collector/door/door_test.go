@@ -3,10 +3,14 @@ package door
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -330,6 +334,53 @@ func TestRefusals(t *testing.T) {
 	// The versions of others are for the Collector to judge, which keeps what it does not know.
 	if _, err := p.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topic, Messages: []*pubsubpb.PubsubMessage{{Data: []byte("\x05\x08\x01\x1a\x012")}}}); err != nil {
 		t.Error(err)
+	}
+}
+
+// What the existing writer makes is taken as it is, whatever the Collector will think of it. What has no frames, or frames that break a
+// limit, is refused.
+func TestVectors(t *testing.T) {
+	file, err := os.ReadFile("../testdata/butler_bundle.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type vector struct {
+		Name    string
+		Message string `json:"message_hex"`
+	}
+	var vectors struct {
+		Vectors   []vector
+		Malformed []vector `json:"malformed_messages"`
+	}
+	if err := json.Unmarshal(file, &vectors); err != nil || len(vectors.Vectors) == 0 || len(vectors.Malformed) == 0 {
+		t.Fatalf("%d vectors, %v", len(vectors.Vectors), err)
+	}
+	h := newHouse(t, nil)
+	p := h.publisher(t)
+	var want [][]byte
+	publish := func(v vector, refused bool) {
+		t.Helper()
+		b, err := hex.DecodeString(v.Message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = p.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: topic, Messages: []*pubsubpb.PubsubMessage{{Data: b}}})
+		if refused != (status.Code(err) == codes.InvalidArgument) || !refused && err != nil {
+			t.Errorf("%s: %v", v.Name, err)
+		}
+		if !refused {
+			want = append(want, b)
+		}
+	}
+	for _, v := range vectors.Vectors {
+		publish(v, false)
+	}
+	for _, v := range vectors.Malformed {
+		// What is in the frames is for the Collector to say.
+		publish(v, !slices.Contains([]string{"unknown_compression", "junk_body", "junk_zlib", "trailing_frames"}, v.Name))
+	}
+	if _, messages := h.records(t); !slices.EqualFunc(messages, want, bytes.Equal) {
+		t.Errorf("%d messages are there, want %d", len(messages), len(want))
 	}
 }
 
