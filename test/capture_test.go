@@ -170,28 +170,38 @@ func TestButlerNotifies(t *testing.T) {
 	t.Parallel()
 	h := testkit.NewHouse(t)
 	h.Serve()
+	await := systemd(t, h)
+	b, _ := startButler(t, h, "--prefix", "notify")
+	await("READY=1")
+	b.Signal(syscall.SIGTERM)
+	await("STOPPING=1")
+	b.Wait()
+}
+
+// systemd makes what is started in the house from now on take the test for systemd. The function that it returns waits to be told
+// something.
+func systemd(t *testing.T, h *testkit.House) (await func(want string)) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "n") // the path of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	_ = conn.SetReadDeadline(time.Now().Add(testkit.Patience))
+	t.Cleanup(func() { conn.Close() })
 	h.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "s"))
-	b, _ := startButler(t, h, "--prefix", "notify")
-	buf := make([]byte, 1024)
-	for _, want := range []string{"READY=1", "STOPPING=1"} {
+	return func(want string) {
+		t.Helper()
+		_ = conn.SetReadDeadline(time.Now().Add(testkit.Patience))
+		buf := make([]byte, 1024)
 		n, err := conn.Read(buf)
 		if err != nil || !strings.Contains(string(buf[:n]), want) {
 			t.Fatalf("%q, %v, want %s", buf[:n], err, want)
 		}
-		b.Signal(syscall.SIGTERM)
 	}
-	b.Wait()
 }
 
 // A prefix that is taken is an error where capturing is all there is to do.

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -219,6 +220,18 @@ func get(t *testing.T, url string) (code int, body string) {
 		t.Fatal(err)
 	}
 	return resp.StatusCode, string(text)
+}
+
+// systemd learns when a process of some roles can be used and when it stops.
+func TestServeNotifies(t *testing.T) {
+	t.Parallel()
+	h := testkit.NewHouse(t)
+	await := systemd(t, h)
+	s := h.Serve("--roles", "broker")
+	await("READY=1")
+	s.Signal(syscall.SIGTERM)
+	await("STOPPING=1")
+	s.Wait()
 }
 
 // A process that cannot start says what to do about it, and no password.

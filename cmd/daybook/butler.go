@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -33,14 +34,14 @@ func (c *butlerCmd) Run(e *env) error {
 	}
 	fmt.Fprintf(e.stderr, "daybook: %s/logs/%s/%s\n", k.url, k.project, k.prefix)
 	_, err = fmt.Fprintln(e.stdout, strings.Join(bootstrap.New(k.streams.Address(), k.out.URLConstructionEnv()).Apply(nil), "\n"))
-	notify(k, daemon.SdNotifyReady)
+	notify(k.log, daemon.SdNotifyReady)
 	if err == nil {
 		select {
 		case <-e.ctx.Done():
 		case <-k.refusal:
 		}
 	}
-	notify(k, daemon.SdNotifyStopping)
+	notify(k.log, daemon.SdNotifyStopping)
 	k.endStreams()
 	end, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -49,8 +50,8 @@ func (c *butlerCmd) Run(e *env) error {
 }
 
 // notify tells systemd, if it is around.
-func notify(k *capture, state string) {
+func notify(log *slog.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		k.log.Warn("notify systemd", "error", err)
+		log.Warn("notify systemd", "error", err)
 	}
 }

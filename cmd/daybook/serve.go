@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+
 	"github.com/daybook-dev/daybook/api/client"
 	"github.com/daybook-dev/daybook/internal/datadir"
 )
@@ -24,7 +26,8 @@ type serveCmd struct {
 func (c *serveCmd) Help() string {
 	return "Serves gRPC, JSON and pages on one port. SIGTERM and SIGINT shut it down in order; what was acknowledged is safe whatever happens.\n\n" +
 		"Without other flags, everything is in this process and in its data directory. docs/running.md tells how to run roles as processes of their own, on " +
-		"databases and buckets that they share. Each process has a data directory of its own. URLs with passwords are better given by the environment."
+		"databases and buckets that they share. Each process has a data directory of its own. URLs with passwords are better given by the environment.\n\n" +
+		"Below systemd it tells when it is ready. /readyz says which role cannot work now, and why."
 }
 
 func (c *serveCmd) Run(e *env) error {
@@ -52,12 +55,14 @@ func (c *serveCmd) Run(e *env) error {
 		return errors.Join(err, hold.Release())
 	}
 	fmt.Fprintf(e.stdout, "daybook: serving on %s\n", client.Server{Host: sys.Address(), TLS: tls != nil}.URL())
+	notify(e.log, daemon.SdNotifyReady)
 	resume := resumeSpools(e.ctx, spoolsFor(dir, nil), sys.Conn(), e.log)
 
 	select {
 	case <-e.ctx.Done():
 	case <-sys.Done():
 	}
+	notify(e.log, daemon.SdNotifyStopping)
 	failure := sys.Err()
 	resume()
 	end, cancel := context.WithTimeout(context.Background(), shutdownLimit)
