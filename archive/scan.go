@@ -20,7 +20,7 @@ import (
 // scanner reads an entries object from its first byte to its last, without an index.
 type scanner struct {
 	// visit is called for each entry with the offset of its frame.
-	visit func(offset uint64, e *logpb.LogEntry) error
+	visit func(offset uint64, e *summary) error
 
 	desc   *logpb.LogStreamDescriptor
 	blocks []*logpb.LogIndex_Block
@@ -30,7 +30,7 @@ type scanner struct {
 	offset uint64 // uncompressed
 }
 
-func scan(ctx context.Context, b bucket.Bucket, key string, visit func(offset uint64, e *logpb.LogEntry) error) (*scanner, error) {
+func scan(ctx context.Context, b bucket.Bucket, key string, visit func(offset uint64, e *summary) error) (*scanner, error) {
 	r, err := b.Get(ctx, key, 0, -1)
 	if err != nil {
 		return nil, gone(err)
@@ -103,27 +103,27 @@ func (s *scanner) frame(payload []byte, x *logpb.LogIndex_Block) error {
 		s.desc = new(logpb.LogStreamDescriptor)
 		return proto.Unmarshal(payload, s.desc)
 	}
-	e := new(logpb.LogEntry)
-	if err := proto.Unmarshal(payload, e); err != nil {
+	e, err := summarize(payload)
+	if err != nil {
 		return err
 	}
-	index := types.MessageIndex(e.GetStreamIndex())
+	index := types.MessageIndex(e.stream)
 	if index <= s.tally.last() {
-		return fmt.Errorf("entry %d lies behind entry %d", e.GetStreamIndex(), s.tally.last())
+		return fmt.Errorf("entry %d lies behind entry %d", e.stream, s.tally.last())
 	}
 	if x.EntryCount == 0 {
-		x.FirstStreamIndex = e.GetStreamIndex()
+		x.FirstStreamIndex = e.stream
 	}
 	x.EntryCount++
-	s.tally.entry(e)
+	s.tally.entry(&e)
 	s.gaps.present(index)
-	return s.visit(s.offset, e)
+	return s.visit(s.offset, &e)
 }
 
 // rebuild makes an index from the entries alone. It lists no entries one by one, and cannot know of what is missing at
 // the end.
 func rebuild(ctx context.Context, b bucket.Bucket, key string) (*logpb.LogIndex, error) {
-	s, err := scan(ctx, b, key, func(uint64, *logpb.LogEntry) error { return nil })
+	s, err := scan(ctx, b, key, func(uint64, *summary) error { return nil })
 	if err != nil {
 		return nil, err
 	}
@@ -164,13 +164,11 @@ func verify(ctx context.Context, b bucket.Bucket, m *Manifest) error {
 		return gone(err)
 	}
 	listed := x.GetEntries()
-	s, err := scan(ctx, b, key, func(offset uint64, e *logpb.LogEntry) error {
+	s, err := scan(ctx, b, key, func(offset uint64, e *summary) error {
 		if len(listed) == 0 || listed[0].GetOffset() != offset {
 			return nil
 		}
-		want := &logpb.LogIndex_Entry{
-			Offset: offset, Sequence: e.GetSequence(), PrefixIndex: e.GetPrefixIndex(), StreamIndex: e.GetStreamIndex(), TimeOffset: e.GetTimeOffset(),
-		}
+		want := e.listed(offset)
 		if !proto.Equal(listed[0], want) {
 			return fmt.Errorf("the index lists %v; the entry is %v", listed[0], want)
 		}

@@ -39,28 +39,13 @@ func (t *tally) last() types.MessageIndex {
 	return types.MessageIndex(t.lastStream)
 }
 
-func (t *tally) entry(e *logpb.LogEntry) {
+func (t *tally) entry(e *summary) {
 	t.entries++
-	t.lastPrefix, t.lastStream, t.lastSeq = e.GetPrefixIndex(), e.GetStreamIndex(), e.GetSequence()
-	switch c := e.GetContent().(type) {
-	case *logpb.LogEntry_Text:
-		for _, l := range c.Text.GetLines() {
-			t.contentSize += uint64(len(l.GetValue()) + len(l.GetDelimiter()))
-			switch {
-			case l.GetDelimiter() != "":
-				t.lines++
-				t.openLine = false
-			case len(l.GetValue()) > 0:
-				t.openLine = true
-			}
-		}
-	case *logpb.LogEntry_Binary:
-		t.contentSize += uint64(len(c.Binary.GetData()))
-	case *logpb.LogEntry_Datagram:
-		t.contentSize += uint64(len(c.Datagram.GetData()))
-		if p := c.Datagram.GetPartial(); p == nil || p.GetLast() {
-			t.lines++
-		}
+	t.lastPrefix, t.lastStream, t.lastSeq = e.prefix, e.stream, e.sequence
+	t.contentSize += e.contentSize
+	t.lines += e.lines
+	if e.begins {
+		t.openLine = e.open
 	}
 }
 

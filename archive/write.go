@@ -129,9 +129,10 @@ type writer struct {
 
 	lastTime time.Duration
 
-	listed  *logpb.LogIndex_Entry // the last entry that the index lists
-	passed  *logpb.LogIndex_Entry // the last entry written
-	pending int64                 // bytes of entries since listed
+	listed   *logpb.LogIndex_Entry // the last entry that the index lists
+	passed   summary               // of the last entry written, and
+	passedAt uint64                // the offset of its frame
+	pending  int64                 // bytes of entries since listed
 }
 
 func (w *writer) run(source iter.Seq2[Entry, error]) error {
@@ -160,72 +161,75 @@ func (w *writer) run(source iter.Seq2[Entry, error]) error {
 
 // entry normalizes and writes one entry, or records why not.
 func (w *writer) entry(e Entry) error {
-	entry := new(logpb.LogEntry)
-	if len(e.Data) > MaxFrame || proto.Unmarshal(e.Data, entry) != nil || entry.GetStreamIndex() != uint64(e.Index) {
-		w.manifest.Unreadable++
-		w.gaps.lost(e.Index, ReasonUnreadable)
-		return nil
+	if len(e.Data) > MaxFrame {
+		return w.unreadable(e)
+	}
+	x, err := summarize(e.Data)
+	if err != nil || x.stream != uint64(e.Index) {
+		return w.unreadable(e)
 	}
 	data := e.Data
 	changed := false
 	t := w.tally
-	if t.entries > 0 && (entry.GetPrefixIndex() < t.lastPrefix || entry.GetSequence() < t.lastSeq) {
+	if t.entries > 0 && (x.prefix < t.lastPrefix || x.sequence < t.lastSeq) {
 		w.manifest.Unordered++
 		if !w.params.KeepUnordered {
 			w.gaps.lost(e.Index, ReasonUnordered)
 			return nil
 		}
-		entry.PrefixIndex = max(entry.PrefixIndex, t.lastPrefix)
-		entry.Sequence = max(entry.Sequence, t.lastSeq)
+		x.prefix, x.sequence = max(x.prefix, t.lastPrefix), max(x.sequence, t.lastSeq)
 		changed = true
 	}
-	if at := entry.GetTimeOffset().AsDuration(); t.entries > 0 && at < w.lastTime {
-		entry.TimeOffset = durationpb.New(w.lastTime)
+	if at := x.at(); t.entries > 0 && at < w.lastTime {
+		raised := durationpb.New(w.lastTime)
+		x.timed, x.seconds, x.nanos = true, raised.GetSeconds(), int64(raised.GetNanos())
 		changed = true
 	} else {
 		w.lastTime = at
 	}
 	if changed {
-		var err error
-		if data, err = proto.Marshal(entry); err != nil {
+		if data, err = x.applyTo(data); err != nil {
 			return fmt.Errorf("serialize: %w", err)
 		}
 	}
 	if w.count == 0 {
-		w.first = entry.GetStreamIndex()
+		w.first = x.stream
 	}
 	w.count++
-	w.list(entry, len(data))
-	t.entry(entry)
+	w.list(&x, len(data))
+	t.entry(&x)
 	w.gaps.present(e.Index)
 	return w.frame(data)
 }
 
+// unreadable records an entry that cannot be parsed.
+func (w *writer) unreadable(e Entry) error {
+	w.manifest.Unreadable++
+	w.gaps.lost(e.Index, ReasonUnreadable)
+	return nil
+}
+
 // list decides whether the index lists the entry, whose frame comes next (spec archive 4.3).
-func (w *writer) list(e *logpb.LogEntry, size int) {
+func (w *writer) list(e *summary, size int) {
 	d := w.params.Density
-	x := &logpb.LogIndex_Entry{
-		Offset:      w.offset + uint64(len(w.block)),
-		Sequence:    e.GetSequence(),
-		PrefixIndex: e.GetPrefixIndex(),
-		StreamIndex: e.GetStreamIndex(),
-		TimeOffset:  e.GetTimeOffset(),
-	}
-	w.passed = x
+	offset := w.offset + uint64(len(w.block))
+	w.passed, w.passedAt = *e, offset
 	w.pending += int64(size)
 	far := func(now, before uint64, by int64) bool { return by > 0 && now-before >= uint64(by) }
 	switch {
 	case w.listed == nil:
-		w.index.Entries, w.listed = append(w.index.Entries, x), x
+		w.listed = e.listed(offset)
+		w.index.Entries = append(w.index.Entries, w.listed)
 		return // the first entry's size stays counted
 	case d.StreamRange <= 0 && d.PrefixRange <= 0 && d.ByteRange <= 0:
-	case far(x.StreamIndex, w.listed.StreamIndex, d.StreamRange):
-	case far(x.PrefixIndex, w.listed.PrefixIndex, d.PrefixRange):
+	case far(e.stream, w.listed.StreamIndex, d.StreamRange):
+	case far(e.prefix, w.listed.PrefixIndex, d.PrefixRange):
 	case d.ByteRange > 0 && w.pending >= d.ByteRange:
 	default:
 		return
 	}
-	w.index.Entries, w.listed, w.pending = append(w.index.Entries, x), x, 0
+	w.listed, w.pending = e.listed(offset), 0
+	w.index.Entries = append(w.index.Entries, w.listed)
 }
 
 // frame adds a frame to the block, and writes the block when it is full.
@@ -269,8 +273,8 @@ func (w *writer) flush() error {
 
 // finish completes index and manifest.
 func (w *writer) finish() {
-	if w.passed != w.listed { // the last entry is always listed
-		w.index.Entries = append(w.index.Entries, w.passed)
+	if w.listed != nil && w.listed.GetOffset() != w.passedAt { // the last entry is always listed
+		w.index.Entries = append(w.index.Entries, w.passed.listed(w.passedAt))
 	}
 	w.gaps.end(w.params.TerminalIndex)
 	w.tally.hints(w.index)
