@@ -12,12 +12,12 @@ import (
 
 const (
 	// sweepEvery is the time between two sweeps.
-	sweepEvery = time.Minute
+	sweepEvery = 5 * time.Minute
 	// sweepLease is the lease of the one process that sweeps.
 	sweepLease = "coordinator/sweep"
 )
 
-// Run looks every minute for what has come to its end by time alone, and schedules its removal: streams older than their project's
+// Run looks every five minutes for what has come to its end by time alone, and schedules its removal: streams older than their project's
 // retention, prefixes without streams of that age, and what is left of deleted prefixes. It returns when ctx ends. Of several processes one
 // does it at a time.
 func (b *Backend) Run(ctx context.Context) {
@@ -30,7 +30,7 @@ func (b *Backend) Run(ctx context.Context) {
 			err = b.Sweep(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
-			b.log.Warn("streams that are to be removed are looked for again in a minute", "error", err)
+			b.log.Warn("streams that are to be removed are looked for again in some minutes", "error", err)
 		}
 		select {
 		case <-tick.C:
@@ -43,7 +43,7 @@ func (b *Backend) Run(ctx context.Context) {
 	}
 }
 
-// Sweep does once what Run does every minute.
+// Sweep does once what Run does again and again.
 func (b *Backend) Sweep(ctx context.Context) error {
 	deleted, err := b.store.DeletedPrefixes(ctx, page)
 	if err != nil {
