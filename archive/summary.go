@@ -75,7 +75,7 @@ func (s *summary) timeOffset() *durationpb.Duration {
 	if !s.timed {
 		return nil
 	}
-	return &durationpb.Duration{Seconds: s.seconds, Nanos: int32(s.nanos)} //nolint:gosec // it was one
+	return &durationpb.Duration{Seconds: s.seconds, Nanos: int32(s.nanos)}
 }
 
 // listed returns the entry of an index for an entry whose frame lies at an offset.
@@ -182,9 +182,9 @@ func (s *summary) scanDuration(data []byte) bool {
 		data = rest
 		switch f.num {
 		case 1:
-			s.seconds = int64(f.value) //nolint:gosec // this is how negative numbers are written
+			s.seconds = int64(f.value) // this is how negative numbers are written
 		case 2:
-			s.nanos = int64(int32(f.value)) //nolint:gosec // as above
+			s.nanos = int64(int32(f.value))
 		default:
 			return false
 		}
