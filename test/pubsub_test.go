@@ -37,6 +37,14 @@ func noise(seed, length int) []byte {
 	return b[:length]
 }
 
+// emulator returns what connects the official client of Pub/Sub to an address as PUBSUB_EMULATOR_HOST does.
+func emulator(host string) func(context.Context, string) (*pubsub.Client, error) {
+	return func(ctx context.Context, project string) (*pubsub.Client, error) {
+		return pubsub.NewClient(ctx, project, option.WithEndpoint(host), option.WithoutAuthentication(),
+			option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
+	}
+}
+
 // The official client of Pub/Sub publishes, by way of daybook luci-context, while the server is stopped, and killed. Everything is
 // there afterwards once and in its order, messages of the largest size too.
 func TestPublishThroughOutages(t *testing.T) {
@@ -56,10 +64,7 @@ func TestPublishThroughOutages(t *testing.T) {
 		conn := prpc.NewClient(prpc.ClientConfig{Host: s.Addr, Insecure: true, HTTP: &http.Client{Transport: transport}})
 		out, err := output.New(t.Context(), output.Config{
 			Project: "local", Prefix: types.StreamName(prefixOf(i)), Registration: logdog.NewRegistrationClient(conn),
-			Connect: func(ctx context.Context, project string) (*pubsub.Client, error) {
-				return pubsub.NewClient(ctx, project, option.WithEndpoint(pubsubHost), option.WithoutAuthentication(),
-					option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
-			},
+			Connect: emulator(pubsubHost),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -101,6 +106,52 @@ func TestPublishThroughOutages(t *testing.T) {
 		if err := h.CompareCat(path, &want); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// bearing is a transport that shows a token.
+type bearing struct {
+	*http.Transport
+	token string
+}
+
+func (b bearing) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+b.token)
+	return b.Transport.RoundTrip(r)
+}
+
+// A server on another machine has TLS and demands tokens, of which clients of Pub/Sub know nothing.
+func TestPublishToAnotherMachine(t *testing.T) {
+	t.Parallel()
+	g := serveGuarded(t)
+	token := g.token("--name", "writer", "--project", "local", "--role", "writer")
+	reader := g.user(t, g.token("--name", "reader", "--project", "local", "--role", "reader"))
+	tools := g.user(t, token).Start("luci-context", "--output", t.TempDir()+"/context.json")
+	pubsubHost := tools.Await(tools.Stdout, regexp.MustCompile(`PUBSUB_EMULATOR_HOST=(.*)\n`))[1]
+	transport := &http.Transport{TLSClientConfig: g.ca.trust()}
+	t.Cleanup(transport.CloseIdleConnections)
+	conn := prpc.NewClient(prpc.ClientConfig{Host: g.addr, HTTP: &http.Client{Transport: bearing{transport, token}}})
+	out, err := output.New(t.Context(), output.Config{
+		Project: "local", Prefix: types.StreamName(prefixOf(0)), Registration: logdog.NewRegistrationClient(conn), Connect: emulator(pubsubHost),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want bytes.Buffer
+	for n := range bundles {
+		want.Write(content(0, n))
+		if err := out.SendBundle(piece(0, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := out.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	path := "local/" + prefixOf(0) + "/+/s"
+	reader.Run("tail", "-f", path) // until the Collector has the end
+	if err := reader.CompareCat(path, &want); err != nil {
+		t.Error(err)
 	}
 }
 
