@@ -18,7 +18,7 @@ import (
 
 const (
 	// shareInterval is how often the journals are shared out anew, and shareLimit how long a process that says nothing keeps its share.
-	shareInterval = 5 * time.Second
+	shareInterval = 2 * time.Second
 	shareLimit    = 4 * shareInterval
 
 	memberLeases  = "collect/members/"
