@@ -3,12 +3,16 @@ package web
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
+
+	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/internal/fault"
 )
 
@@ -111,6 +115,29 @@ func TestLogout(t *testing.T) {
 	newTestLogin().ServeHTTP(w, r)
 	if body := w.Body.String(); !strings.Contains(body, "token:&lt;x&gt;") || strings.Contains(body, "dbk_good") {
 		t.Errorf("the page of one who is logged in:\n%s", body)
+	}
+}
+
+// guardedLogs lets nobody see a stream.
+type guardedLogs struct{ daybookv1.LogsClient }
+
+func (guardedLogs) GetStream(context.Context, *daybookv1.GetStreamRequest, ...grpc.CallOption) (*daybookv1.Stream, error) {
+	return nil, fault.New(fault.Unauthenticated, "who are you?")
+}
+
+func TestPagesLeadToTheLogin(t *testing.T) {
+	for _, needed := range []bool{true, false} {
+		_, routes := newHandler(Config{Logs: guardedLogs{}, Login: func() bool { return needed }, Logger: slog.New(slog.DiscardHandler)})
+		for accept, want := range map[string]int{"text/html": http.StatusFound, "*/*": http.StatusUnauthorized} {
+			if !needed {
+				want = http.StatusUnauthorized
+			}
+			r := httptest.NewRequest(http.MethodGet, "/logs/local/a/+/b", nil)
+			r.Header.Set("Accept", accept)
+			if resp := do(routes, r); resp.StatusCode != want {
+				t.Errorf("needed %v, %s: %s", needed, accept, resp.Status)
+			}
+		}
 	}
 }
 

@@ -102,6 +102,10 @@ func unknownPage(_ http.ResponseWriter, r *http.Request) error {
 // files are asked for by programs, which get a line of text.
 func (h *handler) pageError(w http.ResponseWriter, r *http.Request, err error) {
 	status := fault.HTTP(err)
+	if status == http.StatusUnauthorized && h.login != nil && h.login() && isVisit(r) {
+		toLogin(w, r)
+		return
+	}
 	_, stream, _ := types.StreamPath(r.PathValue("path")).SplitParts()
 	if strings.HasPrefix(r.URL.Path, "/static/") || strings.HasPrefix(r.URL.Path, "/logs/") && wantsRaw(r, stream) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")

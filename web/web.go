@@ -33,6 +33,8 @@ type Config struct {
 	Logs daybookv1.LogsClient
 	// Version is shown on the pages.
 	Version string
+	// Login reports whether callers need a token, so that people without one are led to the login. Nil is never.
+	Login func() bool
 	// Logger receives failures that are not the client's. Required.
 	Logger *slog.Logger
 	// Registerer receives the metrics; nil means none are kept.
@@ -49,6 +51,7 @@ func Handler(c Config) http.Handler {
 func newHandler(c Config) (*handler, http.Handler) {
 	h := &handler{
 		logs:      c.Logs,
+		login:     c.Login,
 		log:       c.Logger,
 		metrics:   newMetrics(c.Registerer),
 		heartbeat: 15 * time.Second,
@@ -85,6 +88,7 @@ func newHandler(c Config) (*handler, http.Handler) {
 
 type handler struct {
 	logs      daybookv1.LogsClient
+	login     func() bool
 	log       *slog.Logger
 	metrics   *metrics
 	heartbeat time.Duration

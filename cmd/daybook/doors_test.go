@@ -171,12 +171,16 @@ func TestPermissionsOpenTheirMethods(t *testing.T) {
 	s := openGuarded(t)
 	all := methods(t, s)
 	opened := map[access.Permission][]string{
-		access.Create: {"/logdog.Registration/RegisterPrefix", "/google.pubsub.v1.Publisher/GetTopic", "/google.pubsub.v1.Publisher/Publish",
-			"/protocol.Journal/Append", "/protocol.Journal/List", "/daybook.journal.v1.Pipeline/"},
+		access.Create: {
+			"/logdog.Registration/RegisterPrefix", "/google.pubsub.v1.Publisher/GetTopic", "/google.pubsub.v1.Publisher/Publish",
+			"/protocol.Journal/Append", "/protocol.Journal/List", "/daybook.journal.v1.Pipeline/",
+		},
 		access.Get: nil, access.List: nil, access.DeletePrefix: nil,
-		access.Services: {"/logdog.Services/", "/daybook.v1.Leases/", "/daybook.journal.v1.Pipeline/", "/daybook.journal.v1.Trim/", "/protocol.Journal/Append", "/protocol.Journal/List",
+		access.Services: {
+			"/logdog.Services/", "/daybook.v1.Leases/", "/daybook.journal.v1.Pipeline/", "/daybook.journal.v1.Trim/", "/protocol.Journal/Append", "/protocol.Journal/List",
 			"/protocol.Journal/ListFragments", "/protocol.Journal/Read",
-			"/protocol.Journal/FragmentStoreHealth"},
+			"/protocol.Journal/FragmentStoreHealth",
+		},
 	}
 	for p, prefixes := range opened {
 		conn := dialAs(t, s.Address(), tokenOf(t, s, string(p), p))

@@ -29,7 +29,9 @@ func (s *system) handler(calls http.Handler) http.Handler {
 	calls = ownPages(calls, s.mayCall)
 	var site http.Handler = http.HandlerFunc(s.noPages)
 	if s.Roles.has(roleWeb) {
-		site = web.Handler(web.Config{Logs: daybookv1.NewLogsClient(s.toCoordinator), Version: versionString(), Logger: s.Log, Registerer: s.metrics})
+		site = web.Handler(web.Config{
+			Logs: daybookv1.NewLogsClient(s.toCoordinator), Version: versionString(), Login: s.callers.rules.Apply, Logger: s.Log, Registerer: s.metrics,
+		})
 		s.check("web", func(ctx context.Context) error { return s.reach(ctx, s.toCoordinator, "coordinator") })
 	}
 	var journals, atRoot http.Handler
@@ -41,7 +43,7 @@ func (s *system) handler(calls http.Handler) http.Handler {
 	}
 	journals = s.callers.anyOf(journals, access.Create, access.Services)
 	atRoot = s.callers.anyOf(atRoot, access.Create, access.Services)
-	var metrics http.Handler = promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{})
+	metrics := s.callers.only(access.Services, promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
 
 	ours := http.NewServeMux()
 	handle := func(pattern string, h http.Handler) {
@@ -56,7 +58,6 @@ func (s *system) handler(calls http.Handler) http.Handler {
 	login := web.NewLogin(s.callers.holder)
 	handle("/login", login)
 	handle("/logout", login)
-	metrics = s.callers.only(access.Services, metrics)
 	handle("/v1/", journals)
 	handle("GET /metrics", metrics)
 	handle("GET /healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }))
