@@ -12,8 +12,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/daybook-dev/daybook/coordinator/backend"
+	"github.com/daybook-dev/daybook/coordinator/config"
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/coordinator/state/postgres"
 	"github.com/daybook-dev/daybook/coordinator/state/sqlite"
@@ -68,34 +71,45 @@ func (open stateOpener) must(r *run) state.Store {
 	return s
 }
 
-// measureRegister measures how many new streams, each with its task, are registered in a second by callers that wait for each.
+// measureRegister measures how many new streams, each with its task, are registered in a second: by one caller that waits for each, and by many.
 func measureRegister(r *run, open stateOpener) {
 	store := open.must(r)
 	defer func() { _ = store.Close() }() // what was measured is measured
-	var registered atomic.Int64
-	var failure atomic.Pointer[error]
-	start := time.Now()
-	var wg sync.WaitGroup
-	for i := range registrants {
-		wg.Go(func() {
-			if err := registerStreams(r.Context(), store, i, start.Add(registerTime), &registered); err != nil {
-				failure.Store(&err)
-			}
-		})
+	life, err := backend.New(store, backend.Policy{}, config.Default(), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		r.Fatalf("%v", err)
 	}
-	wg.Wait()
-	took := time.Since(start)
-	if err := failure.Load(); err != nil {
-		r.Fatalf("register: %v", *err)
+	for _, m := range []struct {
+		figure  string
+		callers int
+	}{{"new streams, one caller", 1}, {"new streams", registrants}} {
+		var registered atomic.Int64
+		var failure atomic.Pointer[error]
+		start := time.Now()
+		var wg sync.WaitGroup
+		for i := range m.callers {
+			wg.Go(func() {
+				if err := registerStreams(r.Context(), store, life, fmt.Sprintf("%d/%d", m.callers, i), start.Add(registerTime), &registered); err != nil {
+					failure.Store(&err)
+				}
+			})
+		}
+		wg.Wait()
+		took := time.Since(start)
+		if err := failure.Load(); err != nil {
+			r.Fatalf("register: %v", *err)
+		}
+		r.report(m.figure, perSecond, float64(registered.Load())/took.Seconds())
 	}
-	r.report("new streams", perSecond, float64(registered.Load())/took.Seconds())
 }
 
 // registerStreams registers streams below one prefix until the time is over.
-func registerStreams(ctx context.Context, store state.Store, caller int, until time.Time, registered *atomic.Int64) error {
+func registerStreams(
+	ctx context.Context, store state.Store, life *backend.Backend, caller string, until time.Time, registered *atomic.Int64,
+) error {
 	now := time.Now().UTC().Round(time.Microsecond)
 	p := &state.Prefix{
-		Project: "bench", Prefix: types.StreamName(fmt.Sprintf("builds/builder/%d", caller)), Realm: "@legacy",
+		Project: "bench", Prefix: types.StreamName("builds/builder/" + caller), Realm: "@legacy",
 		Secret: types.NewPrefixSecret(), Created: now, Expires: now.Add(time.Hour),
 	}
 	if err := store.Update(ctx, func(tx state.Tx) error { return tx.AddPrefix(p) }); err != nil {
@@ -109,16 +123,8 @@ func registerStreams(ctx context.Context, store state.Store, caller int, until t
 		if err != nil {
 			return err
 		}
-		now := time.Now().UTC().Round(time.Microsecond)
-		s := &state.Stream{Prefix: p, ID: p.Prefix.Join(name).ID(), Name: name, ProtoVersion: "1", Descriptor: raw, Created: now, Updated: now}
-		err = store.Update(ctx, func(tx state.Tx) error {
-			if _, err := tx.Prefix(p.Project, p.Prefix); err != nil {
-				return err
-			}
-			if err := tx.AddStream(s); err != nil {
-				return err
-			}
-			return tx.AddTask(&state.Task{Stream: s, Available: now})
+		_, err = life.Register(ctx, backend.Registration{
+			Project: p.Project, Prefix: p.Prefix, Name: name, Secret: p.Secret, ProtoVersion: "1", Descriptor: raw,
 		})
 		if err != nil {
 			return err
