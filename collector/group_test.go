@@ -23,7 +23,6 @@ import (
 	"github.com/daybook-dev/daybook/journal/broker/engine/disklog"
 	"github.com/daybook-dev/daybook/journal/client"
 	pb "github.com/daybook-dev/daybook/journal/protocol"
-	"github.com/daybook-dev/daybook/logs/types"
 	"github.com/daybook-dev/daybook/storage"
 )
 
@@ -519,7 +518,7 @@ func TestBackPressure(t *testing.T) {
 	}
 	close(release)
 	c.waitFor(t, head)
-	if got := len(stored(t, f.store, types.StreamPath(path("a")))); got < n*size {
+	if got := len(stored(t, f.store, path("a"))); got < n*size {
 		t.Errorf("%d bytes are stored", got)
 	}
 	if held := c.held.Load(); held != 0 {
