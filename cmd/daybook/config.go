@@ -135,7 +135,7 @@ func (s *system) watchSettings(ctx context.Context) error {
 		for {
 			select {
 			case <-hangups:
-				_ = s.settings.Reload(ctx) // it is logged
+				_ = s.settings.Reload() // it is logged
 			case <-ctx.Done():
 				return
 			}

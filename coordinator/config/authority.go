@@ -27,9 +27,8 @@ type Authority struct {
 
 	mu      sync.Mutex
 	current *Config
-	taken   time.Time     // when current was
-	failed  bool          // the last attempt
-	changed chan struct{} // closed with the next version
+	taken   time.Time // when current was
+	failed  bool      // the last attempt
 }
 
 // sight is what a look at the file saw: its content, or why there is none.
@@ -40,7 +39,7 @@ func Default() *Authority { return Fixed(defaults()) }
 
 // Fixed returns an Authority of a configuration that stays as it is.
 func Fixed(c *Config) *Authority {
-	return &Authority{log: slog.New(slog.DiscardHandler), current: c, taken: time.Now(), changed: make(chan struct{})}
+	return &Authority{log: slog.New(slog.DiscardHandler), current: c, taken: time.Now()}
 }
 
 // Open returns the configuration in a file. A file with errors is refused with all of them, with an error of kind Invalid that
@@ -99,17 +98,9 @@ func (a *Authority) Project(name types.Project) (*Project, error) {
 	return nil, fault.New(fault.NotFound, "project %q is not configured", name)
 }
 
-// Changed returns a channel that is closed when the configuration is another one than now. Ask for it before Current, so that
-// nothing is missed.
-func (a *Authority) Changed() <-chan struct{} {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.changed
-}
-
 // Reload takes the file as it is now. When it cannot be read or has errors, these are logged and returned, and the version before
 // stays. Without a file, nothing happens.
-func (a *Authority) Reload(_ context.Context) error {
+func (a *Authority) Reload() error {
 	if a.path == "" {
 		return nil
 	}
@@ -178,8 +169,6 @@ func (a *Authority) take(now sight, err error) error {
 	case c.Version != a.current.Version:
 		a.log.Warn("the configuration has changed", "version", c.Version, "before", a.current.Version, "projects", len(c.Projects))
 		a.current = c
-		close(a.changed)
-		a.changed = make(chan struct{})
 	case wasFailed:
 		a.log.Warn("the configuration's file is good again", "version", c.Version)
 	}

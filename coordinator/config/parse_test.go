@@ -105,7 +105,7 @@ func TestDefault(t *testing.T) {
 	if _, err := a.Project("ci"); !fault.Is(err, fault.NotFound) {
 		t.Errorf("a project that is not configured: %v", err)
 	}
-	if err := a.Reload(t.Context()); err != nil {
+	if err := a.Reload(); err != nil {
 		t.Errorf("reload: %v", err)
 	}
 	bare, err := config.Parse("f", []byte("projects: {local: }"))
