@@ -54,13 +54,10 @@ type logger struct{ log *slog.Logger }
 func (l logger) Infof(format string, args ...any)  { l.write(slog.LevelDebug, format, args) }
 func (l logger) Errorf(format string, args ...any) { l.write(slog.LevelError, format, args) }
 
-// fatal is what Fatalf panics with.
-type fatal string
-
 // Fatalf is called when Pebble cannot go on without endangering what is stored; it must not return.
 func (l logger) Fatalf(format string, args ...any) {
 	l.write(slog.LevelError, format, args)
-	panic(fatal("storage/pebble: " + fmt.Sprintf(format, args...)))
+	panic("storage/pebble: " + fmt.Sprintf(format, args...))
 }
 
 func (l logger) write(level slog.Level, format string, args []any) {

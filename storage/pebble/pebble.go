@@ -55,9 +55,10 @@ type Storage struct {
 	// life is held for reading by whoever uses db, and for writing when it is closed.
 	life   sync.RWMutex
 	closed atomic.Bool
-	// shut is closed when all is closed, with shutErr.
+	// shut is closed when all is closed, with shutErr, and told set when a call of Close has returned that.
 	shut    chan struct{}
 	shutErr error
+	told    atomic.Bool
 	db      *pebble.DB
 	space   *space
 
@@ -86,9 +87,9 @@ func Open(dir string, o Options) (*Storage, error) {
 	}
 	room := newSpace()
 	o.FS = patientFS{o.FS, room}
-	db, err := openDB(dir, o)
+	db, err := openDB(dir, o, room)
 	if err != nil {
-		return nil, fmt.Errorf("storage/pebble: open %s: %w", dir, kinded(err))
+		return nil, fmt.Errorf("storage/pebble: open %s: %w", dir, err)
 	}
 	s := &Storage{db: db, space: room, shut: make(chan struct{}), commits: make(chan struct{}, 1)}
 	s.positions, _ = simplelru.NewLRU[streamID, position](maxPositions, nil) // fails only for sizes below one
@@ -100,23 +101,35 @@ func Open(dir string, o Options) (*Storage, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("storage/pebble: register metrics: %w", err), db.Close())
 	}
-	room.armed.Store(true)
 	return s, nil
 }
 
-// openDB opens Pebble's database. A failure that Pebble calls fatal, such as of a disk that is full from the beginning, is an error
-// here: there is nothing yet that could be endangered.
-func openDB(dir string, o Options) (db *pebble.DB, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			f, ok := r.(fatal)
-			if !ok {
-				panic(r)
+// openDB opens Pebble's database. On a full disk, which Pebble may have to write to before it is open, it fails. What it began ends when
+// there is room, or with the process.
+func openDB(dir string, o Options, room *space) (*pebble.DB, error) {
+	type result struct {
+		db  *pebble.DB
+		err error
+	}
+	opened := make(chan result)
+	abandoned := make(chan struct{})
+	go func() {
+		db, err := pebble.Open(dir, tuned(o))
+		select {
+		case opened <- result{db, err}:
+		case <-abandoned:
+			if err == nil {
+				_ = db.Close() // nobody waits for it
 			}
-			err = errors.New(string(f))
 		}
 	}()
-	return pebble.Open(dir, tuned(o))
+	select {
+	case r := <-opened:
+		return r.db, kinded(r.err)
+	case <-room.lacking():
+		close(abandoned)
+		return nil, room.refusal()
+	}
 }
 
 // checkFormat marks a new store with the format version and refuses one of the future.
@@ -169,18 +182,10 @@ func (s *Storage) write(ctx context.Context, done func(), fn func() error) error
 	case err := <-result:
 		return err
 	case <-lacking:
-		return s.refused()
+		return s.space.refusal()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// refused is the error of what met a full disk. There may be room again by now.
-func (s *Storage) refused() error {
-	if err := s.space.err(); err != nil {
-		return err
-	}
-	return fault.New(fault.Transient, "there was no room for entries on the disk")
 }
 
 // Ready returns nil unless nothing can be written because the disk is full.
@@ -240,18 +245,15 @@ func (s *Storage) Sync(ctx context.Context) error {
 func (s *Storage) Close() error {
 	if s.closed.CompareAndSwap(false, true) {
 		go s.close()
-	} else {
-		select {
-		case <-s.shut:
-			return storage.ErrClosed
-		default:
-		}
 	}
 	select {
 	case <-s.shut:
+		if s.told.Swap(true) {
+			return storage.ErrClosed
+		}
 		return s.shutErr
 	case <-s.space.lacking():
-		return fmt.Errorf("storage/pebble: close: %w", s.refused())
+		return fmt.Errorf("storage/pebble: close: %w", s.space.refusal())
 	}
 }
 

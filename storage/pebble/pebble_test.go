@@ -17,10 +17,7 @@ import (
 	"github.com/daybook-dev/daybook/storage/storagetest"
 )
 
-func TestMain(m *testing.M) {
-	// Pebble leaves it behind when it cannot open a database.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/cockroachdb/pebble/v2.(*ConcurrencyLimitScheduler).periodicGranter"))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // media remembers the file system of each store.
 type media struct {

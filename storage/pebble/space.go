@@ -3,7 +3,6 @@ package pebble
 import (
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -18,9 +17,6 @@ const spaceInterval = 250 * time.Millisecond
 // space keeps writes that find the disk full waiting until there is room, because Pebble cannot go on after a failed one: it would
 // end the process. Who writes through Storage does not wait, but is refused meanwhile; reads go on.
 type space struct {
-	// armed is set while the store is open. Before, a full disk is the error of Open.
-	armed atomic.Bool
-
 	mu      sync.Mutex
 	waiting int           // writes
 	reason  error         // of the last one that began to wait
@@ -46,10 +42,18 @@ func (s *space) err() error {
 	return fault.New(fault.Transient, "there is no room for entries until space is freed on the disk: %w", s.reason)
 }
 
+// refusal is the error of what met a full disk. There may be room again by now.
+func (s *space) refusal() error {
+	if err := s.err(); err != nil {
+		return err
+	}
+	return fault.New(fault.Transient, "there was no room for entries on the disk")
+}
+
 // retry calls op until it does not fail for lack of space.
 func (s *space) retry(op func() error) error {
 	err := op()
-	if !files.IsNoSpace(err) || !s.armed.Load() {
+	if !files.IsNoSpace(err) {
 		return err
 	}
 	s.wait(err)
@@ -121,6 +125,7 @@ func (fs patientFS) MkdirAll(dir string, perm os.FileMode) error {
 	return fs.space.retry(func() error { return fs.FS.MkdirAll(dir, perm) })
 }
 
+// patientFile is a file of a patientFS. Preallocating does not wait: Pebble goes on without.
 type patientFile struct {
 	vfs.File
 	space *space
@@ -142,8 +147,4 @@ func (f patientFile) WriteAt(p []byte, offset int64) (written int, err error) {
 		return err
 	})
 	return written, err
-}
-
-func (f patientFile) Preallocate(offset, length int64) error {
-	return f.space.retry(func() error { return f.File.Preallocate(offset, length) })
 }

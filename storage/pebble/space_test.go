@@ -222,7 +222,7 @@ func TestCloseOnFullDisk(t *testing.T) {
 		t.Errorf("Commit: %v", err)
 	}
 	disk.room.set(plenty)
-	patiently(t, "Close", func() error { return s.Close() })
+	patiently(t, "Close", s.Close)
 	s = reopen(t, disk)
 	wantFull(t, s, n)
 	if err := s.Close(); err != nil {
@@ -236,7 +236,7 @@ func TestCanceledOnFullDisk(t *testing.T) {
 	s := reopen(t, disk)
 	defer func() {
 		disk.room.set(plenty)
-		patiently(t, "Close", func() error { return s.Close() })
+		patiently(t, "Close", s.Close)
 	}()
 	ctx, cancel := context.WithCancel(t.Context())
 	blocked := make(chan struct{})
@@ -261,18 +261,49 @@ func TestCanceledOnFullDisk(t *testing.T) {
 	}
 }
 
-// A disk that is full from the beginning is an error, whatever the write it is that fails first.
+// A disk that is full from the beginning is an error, whatever the write it is that fails first. When there is room the store opens.
 func TestOpenOnFullDisk(t *testing.T) {
-	for size := range 400 {
-		s, err := Open("d", Options{FS: smallDisk{vfs.NewMem(), &room{left: size}}})
+	refused := func(disk smallDisk) {
+		t.Helper()
+		s, err := Open("d", Options{FS: disk})
 		if err == nil {
-			if err := s.Close(); err != nil && !fault.Is(err, fault.Transient) {
-				t.Errorf("Close: %v", err)
-			}
-			return
+			_ = s.Close()
 		}
 		if !fault.Is(err, fault.Transient) {
-			t.Fatalf("with %d bytes: %v, of kind %v", size, err, fault.KindOf(err))
+			t.Errorf("Open: %v, of kind %v; want Transient", err, fault.KindOf(err))
 		}
 	}
+	opens := func(disk smallDisk) (s *Storage) {
+		t.Helper()
+		disk.room.set(plenty)
+		patiently(t, "Open", func() (err error) {
+			s, err = Open("d", Options{FS: disk})
+			return err
+		})
+		return s
+	}
+	for _, size := range []int{0, 1, 2, 10, 50, 100, 150, 200, 250, 300} {
+		disk := smallDisk{vfs.NewMem(), &room{left: size}}
+		refused(disk)
+		if err := opens(disk).Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+
+	// What a crash left on a full disk.
+	mem := vfs.NewCrashableMem()
+	disk := smallDisk{mem, &room{left: 1 << 20}}
+	s := reopen(t, disk)
+	n := fill(t, s)
+	after := smallDisk{mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))}), &room{}}
+	refused(after)
+	again := opens(after)
+	position, err := again.Checkpoint(t.Context(), "r")
+	if err != nil || position < int64(n)/2 || position > int64(n)+1 {
+		t.Errorf("checkpoint %d after %d entries, %v", position, n, err)
+	}
+	wantFull(t, again, types.MessageIndex(position))
+	disk.room.set(plenty)
+	patiently(t, "Close", again.Close)
+	patiently(t, "Close", s.Close)
 }

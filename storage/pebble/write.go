@@ -116,7 +116,7 @@ func (s *Storage) change(ctx context.Context, prepare func() (change func() erro
 	case s.commits <- struct{}{}:
 	case <-s.space.lacking():
 		done()
-		return s.refused()
+		return s.space.refusal()
 	case <-ctx.Done():
 		done()
 		return ctx.Err()
