@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/types"
 )
@@ -262,4 +264,44 @@ func TestDeletePrefix(t *testing.T) {
 			t.Errorf("no project: %v", err)
 		}
 	}
+}
+
+// What comes to a purged stream is kept as long as it may be taken back: Collectors are told of a purge only when it may not.
+func TestPurgedStreamsGrow(t *testing.T) {
+	h := newHouse(t)
+	h.register("stdout")
+	_, v1 := h.serve()
+	purged := func(what string, want bool) {
+		t.Helper()
+		resp, err := h.Services().RegisterStream(t.Context(), h.registration("stdout"))
+		if err != nil || resp.GetState().GetPurged() != want {
+			t.Errorf("%s: %v, %v", what, resp, err)
+		}
+	}
+	path := prefix + "/+/stdout"
+	purged("before", false)
+	if _, err := v1.Purge(t.Context(), &daybookv1.PurgeRequest{Project: project, Path: path}); err != nil {
+		t.Fatal(err)
+	}
+	purged("purged", false)
+	err := h.store.Update(t.Context(), func(tx state.Tx) error {
+		s, err := tx.Stream(project, types.StreamPath(path).ID())
+		if err != nil {
+			return err
+		}
+		removal, err := tx.Task(s, state.RemoveTask)
+		if err != nil {
+			return err
+		}
+		removal.Available = time.Now().Add(5 * time.Minute)
+		return tx.PutTask(removal)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	purged("soon to be removed", true)
+	if _, err := v1.Undelete(t.Context(), &daybookv1.UndeleteRequest{Project: project, Path: path}); err != nil {
+		t.Fatal(err)
+	}
+	purged("taken back", false)
 }

@@ -177,6 +177,20 @@ func (b *Backend) undelete(tx state.Tx, s *state.Stream) (bool, error) {
 	return true, nil
 }
 
+// Removing reports whether a stream is about to be removed, or is already. What comes to one that is merely purged is still kept, since it may be
+// shown again; Collectors learn early enough that it is not, see Policy.RemoveDelay.
+func (b *Backend) Removing(ctx context.Context, s *state.Stream) (removing bool, err error) {
+	if !s.Hidden() || !s.Prefix.Deleted.IsZero() {
+		return s.Hidden(), nil
+	}
+	err = b.store.Update(ctx, func(tx state.Tx) error {
+		removal, err := tx.Task(s, state.RemoveTask)
+		removing = removal == nil || removal.Attempts > 0 || removal.Available.Before(clock().Add(b.policy.RemoveDelay))
+		return err
+	})
+	return removing, err
+}
+
 // begin decides whether a removal can be given out: from then on, the stream is not shown again. Other work on the stream ends first.
 func begin(tx state.Tx, removal *state.Task, now time.Time) (bool, error) {
 	for _, kind := range []state.TaskKind{state.ArchiveTask, state.ExpungeTask} {

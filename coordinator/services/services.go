@@ -83,7 +83,9 @@ func (s *Service) registerStream(ctx context.Context, r *logdog.RegisterStreamRe
 	if err != nil {
 		return nil, err
 	}
-	return &logdog.RegisterStreamResponse{Id: string(stream.ID), State: internalState(stream)}, nil
+	resp := &logdog.RegisterStreamResponse{Id: string(stream.ID), State: internalState(stream)}
+	resp.State.Purged, err = s.backend.Removing(ctx, stream)
+	return resp, err
 }
 
 // TerminateStream records the end of a stream.
