@@ -25,11 +25,11 @@ type machines struct {
 	pg      *testkit.Postgres
 	archive string
 
-	broker, front          *testkit.Server
+	broker, front, other   *testkit.Server // front and other are Coordinators
 	collectors, archivists []*testkit.Server
 
-	// user is where commands run. They know the address of the front and nothing else.
-	user *testkit.House
+	// user is where commands run. They know the address of the front and nothing else; those of guest know the other's.
+	user, guest *testkit.House
 }
 
 func startMachines(t *testing.T) *machines {
@@ -48,12 +48,15 @@ func startMachines(t *testing.T) *machines {
 	}
 	m.broker = serve("broker")
 	m.front = serve("coordinator,web", "--journals", m.broker.URL)
+	m.other = serve("coordinator,web", "--journals", m.broker.URL)
 	for range 2 {
 		m.collectors = append(m.collectors, serve("collector", "--coordinator", m.front.Addr, "--journals", m.broker.Addr))
 		m.archivists = append(m.archivists, serve("archivist", "--coordinator", m.front.Addr))
 	}
 	m.user = testkit.NewHouse(t)
 	m.user.Setenv("DAYBOOK_SERVER", m.front.Addr)
+	m.guest = testkit.NewHouse(t)
+	m.guest.Setenv("DAYBOOK_SERVER", m.other.Addr)
 	return m
 }
 
@@ -89,7 +92,7 @@ func TestRolesOnSeveralMachines(t *testing.T) {
 		w := testkit.Writer{Stdout: text(uint64(i), size(100_000, 1<<20)), Stderr: text(uint64(n+i), 1000), Gate: gate.Addr()}
 		captures[i] = runWriter(t, m.user, fmt.Sprintf("machines/%d", i), w)
 		processes[i] = captures[i].Process
-		followers[i] = m.user.Start("tail", "-f", captures[i].path("stdout"))
+		followers[i] = []*testkit.House{m.user, m.guest}[i%2].Start("tail", "-f", captures[i].path("stdout"))
 	}
 	gate.Await(processes...)
 	for _, f := range followers {
@@ -144,14 +147,14 @@ func TestRolesOnSeveralMachines(t *testing.T) {
 	if got := len(list(t, m.user, "local/machines/**")); got != 2*n {
 		t.Errorf("ls shows %d streams, want %d", got, 2*n)
 	}
-	for _, s := range append(append([]*testkit.Server{m.front, m.broker}, m.collectors...), m.archivists...) {
+	for _, s := range append(append([]*testkit.Server{m.front, m.other, m.broker}, m.collectors...), m.archivists...) {
 		fetch(t, s.URL+"/readyz")
 		if !strings.Contains(fetch(t, s.URL+"/metrics"), "process_cpu_seconds_total") {
 			t.Errorf("%s has no metrics", s.URL)
 		}
 	}
 	// In order, too: those who ask before those who answer.
-	for _, s := range append(append(m.collectors, m.archivists...), m.front, m.broker) {
+	for _, s := range append(append(m.collectors, m.archivists...), m.front, m.other, m.broker) {
 		s.Stop(30 * time.Second)
 	}
 }
