@@ -42,7 +42,7 @@ type LogsClient interface {
 	ListPrefixes(ctx context.Context, in *ListPrefixesRequest, opts ...grpc.CallOption) (*ListPrefixesResponse, error)
 	// Follow sends what there is and then what comes, until the stream ends.
 	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowResponse], error)
-	// ListFolders browses prefixes segment by segment.
+	// ListFolders browses prefixes segment by segment, as far as the sixteenth.
 	ListFolders(ctx context.Context, in *ListFoldersRequest, opts ...grpc.CallOption) (*ListFoldersResponse, error)
 	// Purge hides streams at once, and has their data removed when the project's grace period is over.
 	Purge(ctx context.Context, in *PurgeRequest, opts ...grpc.CallOption) (*PurgeResponse, error)
@@ -168,7 +168,7 @@ type LogsServer interface {
 	ListPrefixes(context.Context, *ListPrefixesRequest) (*ListPrefixesResponse, error)
 	// Follow sends what there is and then what comes, until the stream ends.
 	Follow(*FollowRequest, grpc.ServerStreamingServer[FollowResponse]) error
-	// ListFolders browses prefixes segment by segment.
+	// ListFolders browses prefixes segment by segment, as far as the sixteenth.
 	ListFolders(context.Context, *ListFoldersRequest) (*ListFoldersResponse, error)
 	// Purge hides streams at once, and has their data removed when the project's grace period is over.
 	Purge(context.Context, *PurgeRequest) (*PurgeResponse, error)
