@@ -141,42 +141,68 @@ func (c *Collector) process(ctx context.Context, b *bundle) error {
 	if b.err != nil {
 		return b.err
 	}
-	var g errgroup.Group
-	g.SetLimit(c.MaxMessageWorkers)
-	errs := make([]error, len(b.runs))
-	for i, r := range b.runs {
-		g.Go(func() error {
-			started := time.Now()
-			errs[i] = c.processRun(ctx, b, r)
-			c.Metrics.handled(r, started)
-			return nil
-		})
+	started := time.Now()
+	states, errs := make([]*coordinator.LogStreamState, len(b.runs)), make([]error, len(b.runs))
+	c.each(b.runs, func(i int, r *run) { states[i], errs[i] = c.register(ctx, b, r) })
+	var stored error
+	var storing sync.WaitGroup
+	storing.Go(func() { stored = c.store(ctx, b, states) })
+	c.each(b.runs, func(i int, r *run) {
+		if errs[i] != nil || states[i] == nil {
+			return
+		}
+		if end := endOf(b, r, states[i]); end != nil {
+			errs[i] = c.terminate(ctx, b, r, end)
+		}
+	})
+	storing.Wait()
+	for _, r := range b.runs {
+		c.Metrics.handled(r, started)
 	}
-	_ = g.Wait() // the errors are in errs
-	return combine(errs)
+	return combine(append(errs, stored))
 }
 
-// processRun does everything that one stream of a bundle needs.
-func (c *Collector) processRun(ctx context.Context, b *bundle, r *run) error {
-	state, err := c.register(ctx, b, r)
-	if err != nil || state == nil {
-		return err
-	}
+// each calls do for each run, for as many at once as there may be workers.
+func (c *Collector) each(runs []*run, do func(int, *run)) {
 	var g errgroup.Group
-	if len(r.values) > 0 {
+	g.SetLimit(c.MaxMessageWorkers)
+	for i, r := range runs {
 		g.Go(func() error {
-			if err := c.Storage.Put(ctx, r.put(b)); err != nil {
-				return fmt.Errorf("store %d entries of %s: %w", len(r.values), r.path, err)
-			}
-			c.Metrics.logs.Add(float64(len(r.values)))
+			do(i, r)
 			return nil
 		})
 	}
-	var ended error
-	if end := endOf(b, r, state); end != nil {
-		ended = c.terminate(ctx, b, r, end)
+	_ = g.Wait() // there are none
+}
+
+// store stores the entries of the runs that have a state, all of them or none.
+func (c *Collector) store(ctx context.Context, b *bundle, states []*coordinator.LogStreamState) error {
+	batch := c.Storage.NewBatch()
+	defer func() { _ = batch.Close() }() // lets go of what is not committed
+	var errs []error
+	n := 0
+	for i, r := range b.runs {
+		if states[i] == nil || len(r.values) == 0 {
+			continue
+		}
+		if err := batch.Put(r.put(b)); err != nil {
+			errs = append(errs, c.refuse(b, r, dropRefused, err))
+			continue
+		}
+		n += len(r.values)
 	}
-	return combine([]error{g.Wait(), ended})
+	if n == 0 {
+		return combine(errs)
+	}
+	if err := batch.Commit(ctx); err != nil {
+		err = fmt.Errorf("store %d entries below %s: %w", n, b.prefix, err)
+		if !fault.IsTransient(err) {
+			err = c.refuse(b, nil, dropRefused, err)
+		}
+		return combine(append(errs, err))
+	}
+	c.Metrics.logs.Add(float64(n))
+	return combine(errs)
 }
 
 // open decodes a message, whose memory is kept. Of one that is refused as a whole, the bundle has no runs.

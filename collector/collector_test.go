@@ -448,6 +448,30 @@ func TestProcessKeepsTheGoodEntries(t *testing.T) {
 	wants(t, f.store, "d", 0)
 }
 
+// The entries of a message are stored together, or not at all.
+func TestProcessStoresAllOrNothing(t *testing.T) {
+	f := setUp(t)
+	away := true
+	f.Storage = &flaky{Storage: f.store, fail: func() error {
+		if away {
+			return fault.New(fault.Transient, "away")
+		}
+		return nil
+	}}
+	b := bundleOf(entry("a", 0), entry("b", 0, 1), ends(entry("c", 0), 0))
+	if err := f.Process(t.Context(), message(t, b)); err == nil {
+		t.Error("what was not stored was acknowledged")
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		wants(t, f.store, name)
+	}
+	away = false
+	f.process(t, "success", b)
+	wants(t, f.store, "a", 0)
+	wants(t, f.store, "b", 0, 1)
+	wants(t, f.store, "c", 0)
+}
+
 func TestProcessDropsSilently(t *testing.T) {
 	f := setUp(t)
 	good := message(t, bundleOf(entry("a", 0)))
