@@ -31,8 +31,11 @@ func (h *handler) undelete(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, r, req, h.logs.Undelete)
 }
 
-// readMessage reads a request's body. The type that it must have is one that pages of other origins cannot send without asking.
+// readMessage reads a request's body. A browser must not send it for a page of another origin, nor can it one of this type without asking.
 func readMessage(r *http.Request, m proto.Message) error {
+	if err := http.NewCrossOriginProtection().Check(r); err != nil {
+		return fault.New(fault.Denied, "pages of other origins may not change anything: %w", err)
+	}
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
 		return fault.New(fault.Invalid, "Content-Type is %q; it must be application/json", clip(r.Header.Get("Content-Type")))
 	}

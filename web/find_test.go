@@ -132,6 +132,22 @@ func TestChangeRefusals(t *testing.T) {
 			t.Errorf("%s %.30s: status %d, %s", test.contentType, test.body, status, body)
 		}
 	}
+	for header, value := range map[string]string{"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/api/v1/purge", strings.NewReader(`{"project":"p"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set(header, value)
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusForbidden {
+			t.Errorf("%s %s: status %d", header, value, res.StatusCode)
+		}
+	}
 	if logs.got != nil {
 		t.Errorf("asked %v", logs.got)
 	}
