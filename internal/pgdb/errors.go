@@ -16,6 +16,7 @@ import (
 
 // The codes of PostgreSQL's errors that mean something to us.
 const (
+	ForeignKeyViolation  = "23503"
 	UniqueViolation      = "23505"
 	SerializationFailure = "40001"
 	DeadlockDetected     = "40P01"
@@ -42,11 +43,11 @@ func Classify(err error) error {
 	switch c := Code(err); {
 	case c == UniqueViolation:
 		return fault.Wrap(fault.Exists, err)
-	case transient(c), c == "" && Lost(err):
+	case c == ForeignKeyViolation, transient(c), c == "" && Lost(err):
 		return fault.Wrap(fault.Transient, err)
 	case strings.HasPrefix(c, "28"), c == "3D000", c == "42501": // who, no such database, not allowed
 		return fault.Wrap(fault.Precondition, err)
-	case strings.HasPrefix(c, "XX"):
+	case c == "XX001", c == "XX002": // damaged data, a damaged index
 		return fault.Wrap(fault.DataLoss, err)
 	}
 	return err
@@ -68,6 +69,12 @@ func Lost(err error) bool {
 	var network net.Error
 	return errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err)
+}
+
+// Refused reports whether there was no connection to be had.
+func Refused(err error) bool {
+	var connect *pgconn.ConnectError
+	return errors.As(err, &connect)
 }
 
 // Retry runs fn, which has to be idempotent, until it succeeds, fails for good, or has lost too often against others or against
@@ -94,7 +101,6 @@ func again(err error) bool {
 	case SerializationFailure, DeadlockDetected, AdminShutdown:
 		return true
 	default:
-		var refused *pgconn.ConnectError
-		return c == "" && Lost(err) && !errors.As(err, &refused)
+		return c == "" && Lost(err) && !Refused(err)
 	}
 }

@@ -33,10 +33,11 @@ const (
 	schemaLock = 0x64617962_6f6f6b00
 )
 
-// settings of every session; those of the caller and those in the address win.
+// settings of every session; those in the address win.
 //
 // Every query goes by an index, in its order. The planner is told so, and plans are generic: they depend neither on statistics nor on
-// values, and so do not change for the worse some night. The address must lead to the server itself, or to a pooler that gives a
+// values, and so do not change for the worse some night. Conditions are to be written so that also a plan made while a table is empty, when
+// all indexes cost the same, goes by the right one. The address must lead to the server itself, or to a pooler that gives a
 // connection to a session, because settings and prepared statements belong to sessions.
 var settings = map[string]string{
 	"application_name": "daybook",
@@ -50,6 +51,7 @@ var settings = map[string]string{
 	"enable_incremental_sort":             "off",
 	"enable_hashjoin":                     "off",
 	"enable_mergejoin":                    "off",
+	"enable_material":                     "off",
 	"jit":                                 "off",
 }
 
@@ -60,12 +62,11 @@ type Options struct {
 	// Schema is where the tables are, so that several may share a database. It is created. An address with a search_path wins; its
 	// schema has to be there.
 	Schema string
-	// Migrations holds goose's files.
-	Migrations fs.FS
+	// Migrations holds goose's files, and GoMigrations those between them that are programs.
+	Migrations   fs.FS
+	GoMigrations []*goose.Migration
 	// MaxConns is the size of the pool, unless the address says pool_max_conns.
 	MaxConns int32
-	// Settings are of every session.
-	Settings map[string]string
 }
 
 // Open connects to a database, and creates or migrates the schema. The address is a URL or a list of settings as PostgreSQL's own
@@ -93,11 +94,10 @@ func Open(ctx context.Context, address string, o Options) (_ *pgxpool.Pool, err 
 		}
 		params["search_path"] = o.Schema
 	}
-	if err := migrate(ctx, c.ConnConfig.Copy(), o.Migrations); err != nil {
+	if err := migrate(ctx, c.ConnConfig.Copy(), o); err != nil {
 		return nil, err
 	}
 	session := maps.Clone(settings)
-	maps.Copy(session, o.Settings)
 	maps.Copy(session, params)
 	c.ConnConfig.RuntimeParams = session
 	if o.MaxConns > 0 && !strings.Contains(address, "pool_max_conns") {
@@ -147,7 +147,7 @@ func createSchema(ctx context.Context, c *pgx.ConnConfig, schema string) (err er
 
 // migrate brings the schema forward. Of several processes one does it while the others wait. A database that a newer program
 // migrated is refused.
-func migrate(ctx context.Context, c *pgx.ConnConfig, files fs.FS) (err error) {
+func migrate(ctx context.Context, c *pgx.ConnConfig, o Options) (err error) {
 	db := stdlib.OpenDB(*c)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	// There may be no server. Goose would try for a minute.
@@ -158,7 +158,7 @@ func migrate(ctx context.Context, c *pgx.ConnConfig, files fs.FS) (err error) {
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker))
+	p, err := goose.NewProvider(goose.DialectPostgres, db, o.Migrations, goose.WithSessionLocker(locker), goose.WithGoMigrations(o.GoMigrations...))
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,7 @@ func TestGroup(t *testing.T) {
 		answer <- 1
 		answer <- 2
 		wg.Wait()
+		synctest.Wait()
 		if asked != 2 || len(g.underWay) != 0 {
 			t.Errorf("%d questions for 102 calls, and %d are left", asked, len(g.underWay))
 		}

@@ -20,56 +20,24 @@ package postgres
 import (
 	"context"
 	"embed"
-	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 
 	"github.com/daybook-dev/daybook/coordinator/state"
-	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/pgdb"
 	"github.com/daybook-dev/daybook/internal/wake"
 )
 
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-const (
-	// maxConns is the size of the pool, unless the address says pool_max_conns. More updates at once wait for a connection.
-	maxConns = 16
-	// connectTimeout is how long a connection may take to be made, unless the address says connect_timeout.
-	connectTimeout = 5 * time.Second
-	// lockAttempts is how many seconds a process waits for another one that migrates.
-	lockAttempts = 600
-	// minVersion is what the oldest server that we know calls itself.
-	minVersion = 130000
-)
-
-// settings of every session; those in the address win.
-var settings = map[string]string{
-	"application_name": "daybook",
-	// A process that stops in the middle of a transaction holds up others no longer than this.
-	"statement_timeout":                   "30s",
-	"idle_in_transaction_session_timeout": "30s",
-	// See the package comment.
-	"plan_cache_mode":         "force_generic_plan",
-	"enable_seqscan":          "off",
-	"enable_bitmapscan":       "off",
-	"enable_sort":             "off",
-	"enable_incremental_sort": "off",
-	"enable_hashjoin":         "off",
-	"enable_mergejoin":        "off",
-	"enable_material":         "off",
-	"jit":                     "off",
-}
+// maxConns is the size of the pool, unless the address says pool_max_conns. More updates at once wait for a connection.
+const maxConns = 16
 
 // Store implements state.Store.
 type Store struct {
@@ -92,93 +60,20 @@ func Open(ctx context.Context, address string, log *slog.Logger) (*Store, error)
 	return open(ctx, address, log, pollInterval)
 }
 
-func open(ctx context.Context, address string, log *slog.Logger, interval time.Duration) (_ *Store, err error) {
-	c, err := pgxpool.ParseConfig(address)
+func open(ctx context.Context, address string, log *slog.Logger, interval time.Duration) (*Store, error) {
+	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "address of the coordinator state's database: %w", err)
-	}
-	// An address holds a password. The error names what helps to find it.
-	where := fmt.Sprintf("open coordinator state in database %s on %s", c.ConnConfig.Database, c.ConnConfig.Host)
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("%s: %w", where, classify(err))
-		}
-	}()
-	if c.ConnConfig.ConnectTimeout == 0 {
-		c.ConnConfig.ConnectTimeout = connectTimeout
-	}
-	if err := migrate(ctx, c.ConnConfig.Copy()); err != nil {
 		return nil, err
 	}
-	for name, value := range settings {
-		if _, ok := c.ConnConfig.RuntimeParams[name]; !ok {
-			c.ConnConfig.RuntimeParams[name] = value
-		}
-	}
-	if !strings.Contains(address, "pool_max_conns") {
-		c.MaxConns = maxConns
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, c)
+	pool, err := pgdb.Open(ctx, address, pgdb.Options{
+		Content: "coordinator state", Migrations: files, GoMigrations: []*goose.Migration{fillFolders}, MaxConns: maxConns,
+	})
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{pool: pool, log: log, closing: make(chan struct{})}
-	if err := s.check(ctx); err != nil {
-		pool.Close()
-		return nil, err
-	}
 	s.watch.start(s, interval)
 	return s, nil
-}
-
-// check refuses a server that is too old or that does not keep what it acknowledges.
-func (s *Store) check(ctx context.Context) error {
-	var version int
-	var fsync, commit string
-	err := s.pool.QueryRow(ctx, `SELECT current_setting('server_version_num')::integer, current_setting('fsync'),
-		current_setting('synchronous_commit')`).Scan(&version, &fsync, &commit)
-	switch {
-	case err != nil:
-		return err
-	case version < minVersion:
-		return fault.New(fault.Precondition, "the server's version is %d.%d; use PostgreSQL 13 or later", version/10000, version%10000)
-	case fsync == "off":
-		return fault.New(fault.Precondition, "the server loses data in a crash; set fsync = on")
-	case commit == "off":
-		return fault.New(fault.Precondition, "the server acknowledges what it may lose; set synchronous_commit = on for this database")
-	}
-	return nil
-}
-
-// migrate brings the schema forward. Of several processes one does it while the others wait. A database that a newer program
-// migrated is refused.
-func migrate(ctx context.Context, c *pgx.ConnConfig) (err error) {
-	db := stdlib.OpenDB(*c)
-	defer func() { err = errors.Join(err, db.Close()) }()
-	// There may be no server. Goose would try for a minute.
-	if err := db.PingContext(ctx); err != nil {
-		return err
-	}
-	dir, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, lockAttempts))
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectPostgres, db, dir, goose.WithSessionLocker(locker), goose.WithGoMigrations(fillFolders))
-	if err != nil {
-		return err
-	}
-	if _, err = p.Up(ctx); err != nil {
-		return err
-	}
-	current, target, err := p.GetVersions(ctx)
-	if err == nil && current > target {
-		err = fault.New(fault.Precondition, "the database has schema version %d, and this program knows versions up to %d; use the newer program that wrote it", current, target)
-	}
-	return err
 }
 
 // Close implements state.Store.

@@ -6,6 +6,7 @@ import (
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/coordinator/state/row"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/pgdb"
 )
 
 const (
@@ -20,7 +21,7 @@ const (
 // PutToken implements state.Tokens.
 func (s *Store) PutToken(ctx context.Context, k *state.Token) error {
 	_, err := s.exec(ctx, putToken, row.TokenValues(k)...)
-	if code(err) == uniqueViolation {
+	if pgdb.Code(err) == pgdb.UniqueViolation {
 		return fault.New(fault.Exists, "another token has the hash of token %s", k.ID)
 	}
 	return wrap(err, "store token %s", k.ID)

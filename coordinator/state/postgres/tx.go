@@ -10,6 +10,7 @@ import (
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/coordinator/state/row"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/pgdb"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
@@ -70,7 +71,7 @@ func (t *tx) change(text string, args ...any) {
 func (t *tx) send() error {
 	batch := t.queued
 	t.queued = pgx.Batch{}
-	err := classify(t.conn.SendBatch(t.ctx, &batch).Close())
+	err := pgdb.Classify(t.conn.SendBatch(t.ctx, &batch).Close())
 	if t.failed == nil {
 		t.failed = err
 	}

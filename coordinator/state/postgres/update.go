@@ -12,6 +12,7 @@ import (
 
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/pgdb"
 )
 
 const (
@@ -66,14 +67,14 @@ func again(err error, n int) bool {
 	if errors.As(err, &unknown) {
 		return false
 	}
-	switch c := code(err); c {
-	case serializationFailure, deadlockDetected, adminShutdown:
+	switch c := pgdb.Code(err); c {
+	case pgdb.SerializationFailure, pgdb.DeadlockDetected, pgdb.AdminShutdown:
 		return n < maxAttempts
-	case uniqueViolation, foreignKeyViolation:
+	case pgdb.UniqueViolation, pgdb.ForeignKeyViolation:
 		return n < maxDuplicates
 	default:
 		// Each attempt may meet another connection from before the server's restart. With no server at all, the first says enough.
-		return c == "" && lost(err) && !refused(err) && n < maxAttempts
+		return c == "" && pgdb.Lost(err) && !pgdb.Refused(err) && n < maxAttempts
 	}
 }
 
@@ -122,8 +123,8 @@ func (t *tx) commit() error {
 		return nil
 	}
 	// What the server refused before the commit it has not committed. When nothing more is heard of it, it may have.
-	c := code(err)
-	if ((c == "" && !pgconn.SafeToRetry(err)) || c == adminShutdown && t.open == 0) && t.ctx.Err() == nil {
+	c := pgdb.Code(err)
+	if ((c == "" && !pgconn.SafeToRetry(err)) || c == pgdb.AdminShutdown && t.open == 0) && t.ctx.Err() == nil {
 		err = unknownOutcome{fault.New(fault.Transient, "the connection to the database broke, and whether the changes were made is not known: %w", err)}
 	}
 	return wrap(err, "commit")
