@@ -196,7 +196,10 @@ func (c *Collector) store(ctx context.Context, b *bundle, states []*coordinator.
 	}
 	if err := batch.Commit(ctx); err != nil {
 		err = fmt.Errorf("store %d entries below %s: %w", n, b.prefix, err)
-		if !fault.IsTransient(err) {
+		switch {
+		case fault.Is(err, fault.Internal):
+			err = fault.Wrap(fault.Transient, err) // nobody foresaw it, so it says nothing about the data
+		case !fault.IsTransient(err):
 			err = c.refuse(b, nil, dropRefused, err)
 		}
 		return combine(append(errs, err))
