@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/api/prpc"
@@ -255,19 +255,15 @@ func (c *callers) anyOf(next http.Handler, permissions ...access.Permission) htt
 }
 
 func refuseHTTP(w http.ResponseWriter, r *http.Request, err error) {
-	if strings.HasPrefix(r.URL.Path, prpc.Prefix) {
-		code := codes.Internal
-		switch fault.KindOf(err) {
-		case fault.Unauthenticated:
-			code = codes.Unauthenticated
-		case fault.Denied:
-			code = codes.PermissionDenied
-		case fault.Transient:
-			code = codes.Unavailable
-		}
-		w.Header().Set("X-Prpc-Grpc-Code", strconv.Itoa(int(code)))
+	if !strings.HasPrefix(r.URL.Path, prpc.Prefix) {
+		web.Refuse(w, r, err)
+		return
 	}
-	web.Refuse(w, r, err)
+	w.Header().Set("X-Prpc-Grpc-Code", strconv.Itoa(int(status.Code(fault.GRPC(err)))))
+	if fault.Is(err, fault.Unauthenticated) {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	http.Error(w, err.Error(), fault.HTTP(err))
 }
 
 // VerifyCall implements auth.Verifier: what callers may do with journals. Administrators may do everything. Services work with the

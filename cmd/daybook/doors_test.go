@@ -28,7 +28,7 @@ import (
 )
 
 // openGuarded returns a system whose callers need tokens.
-func openGuarded(t *testing.T) *system {
+func openGuarded(t testing.TB) *system {
 	t.Helper()
 	dir, err := datadir.Open(t.TempDir())
 	if err != nil {
@@ -55,7 +55,7 @@ func openGuarded(t *testing.T) *system {
 }
 
 // tokenOf creates a token.
-func tokenOf(t *testing.T, s *system, name string, ps ...access.Permission) string {
+func tokenOf(t testing.TB, s *system, name string, ps ...access.Permission) string {
 	t.Helper()
 	token := &access.Token{Name: name, Permissions: ps}
 	if slices.ContainsFunc(ps, func(p access.Permission) bool { return !p.Global() }) {
