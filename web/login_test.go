@@ -164,3 +164,17 @@ func TestRefuse(t *testing.T) {
 		}
 	}
 }
+
+// Wherever a login is asked to lead, it leads to a path of ours.
+func FuzzOwnPath(f *testing.F) {
+	for _, s := range []string{"/", "/logs/a/b?x=1#y", "//a", "/\\a", "https:/a", "/%2f%2fa", "/a\nb", "\x00", "/./", "/?//", "?/a"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, next string) {
+		path := ownPath(next)
+		u, err := url.Parse(path)
+		if err != nil || u.Host != "" || u.Scheme != "" || !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.ContainsAny(path, "\\\r\n") {
+			t.Errorf("%q leads to %q", next, path)
+		}
+	})
+}
