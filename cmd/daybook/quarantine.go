@@ -119,7 +119,9 @@ func (c *quarantineShowCmd) print(out io.Writer, r *daybookv1.GetQuarantinedResp
 	row := func(name, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	row("id", "%d", m.GetId())
 	row("kept", "%s, %s ago", m.GetKept().AsTime().Local().Format(time.DateTime), age(time.Since(m.GetKept().AsTime())))
-	row("arrived", "%d times", m.GetArrivals())
+	if m.GetArrivals() > 1 {
+		row("arrived", "%d times since the server started", m.GetArrivals())
+	}
 	if m.GetJournal() != "" {
 		row("journal", "%s, offset %d", m.GetJournal(), m.GetOffset())
 	}
