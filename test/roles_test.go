@@ -191,6 +191,18 @@ func TestReadinessNamesTheRole(t *testing.T) {
 	awaitReadiness(t, web, "web: cannot reach the coordinator at "+rest.Addr)
 }
 
+// A process that the others do not know is not ready, and says what it lacks.
+func TestReadinessOfAStranger(t *testing.T) {
+	t.Parallel()
+	database := testkit.Database(t)
+	front := testkit.NewHouse(t).Serve("--roles", "broker,coordinator,archivist,web", "--entries", database, "--auth")
+	h := testkit.NewHouse(t)
+	stranger := h.Start("serve", "--listen", "127.0.0.1:0", "--roles", "collector", "--entries", database, "--coordinator", front.Addr)
+	url := stranger.Await(stranger.Stdout, regexp.MustCompile(`serving on (\S+)`))[1]
+	awaitReadiness(t, &testkit.Server{URL: url},
+		"collector: the coordinator at "+front.Addr+" refuses: anonymous is not one of the services; give a token of the role service")
+}
+
 // awaitReadiness waits until /readyz says something.
 func awaitReadiness(t *testing.T, s *testkit.Server, want string) {
 	t.Helper()

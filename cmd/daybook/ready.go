@@ -10,7 +10,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/daybook-dev/daybook/api/daybookv1"
+	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/internal/fault"
+	journalclient "github.com/daybook-dev/daybook/journal/client"
+	"github.com/daybook-dev/daybook/journal/protocol"
 )
 
 // readyLimit is how long a check may take. Who asks is a load balancer, and does not wait for long.
@@ -44,14 +48,44 @@ func (s *system) reach(ctx context.Context, conn *grpc.ClientConn, what string) 
 	}
 }
 
+// serves returns why the Coordinator does not let this process work for it, or nil.
+func (s *system) serves(ctx context.Context) error {
+	if err := s.reach(ctx, s.toCoordinator, "coordinator"); err != nil {
+		return err
+	}
+	if _, err := daybookv1.NewLeasesClient(s.toCoordinator).ListLeases(ctx, &daybookv1.ListLeasesRequest{Prefix: "ready"}); err != nil {
+		return fmt.Errorf("the coordinator at %s refuses: %w", s.toCoordinator.Target(), err)
+	}
+	return nil
+}
+
+// collects returns why there is nothing to collect from, or nil.
+func (s *system) collects(ctx context.Context) error {
+	if err := s.reach(ctx, s.toJournals, "brokers"); err != nil {
+		return err
+	}
+	list, err := journalclient.ListAllJournals(ctx, journalClient(s.toJournals), &protocol.ListRequest{
+		Selector: &protocol.LabelSelector{Include: protocol.MustLabelSet(ingest.Label, "")},
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("the brokers at %s refuse: %w", s.toJournals.Target(), err)
+	case len(list.GetJournals()) == 0:
+		return fault.New(fault.Precondition, "the brokers at %s have no journal with the label %s; create one with daybook journals apply", s.toJournals.Target(), ingest.Label)
+	}
+	return nil
+}
+
 // serveReady answers with a line for each role that is not ready.
 func (s *system) serveReady(w http.ResponseWriter, r *http.Request) {
 	if !s.ready.Load() {
 		http.Error(w, "starting, or shutting down", http.StatusServiceUnavailable)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), readyLimit)
+	// The checks are on our own behalf, and not on that of whoever asks.
+	ctx, cancel := context.WithTimeout(context.Background(), readyLimit)
 	defer cancel()
+	defer context.AfterFunc(r.Context(), cancel)()
 	var reasons []string
 	for _, c := range s.checks {
 		if err := c.ready(ctx); err != nil {

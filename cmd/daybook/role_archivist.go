@@ -18,7 +18,7 @@ func (s *system) startArchivist(ctx context.Context) error {
 		return fmt.Errorf("start the archivist: %w", err)
 	}
 	s.check("archivist", func(ctx context.Context) error {
-		if err := s.reach(ctx, s.toCoordinator, "coordinator"); err != nil {
+		if err := s.serves(ctx); err != nil {
 			return err
 		}
 		return s.entriesAnswer(ctx)

@@ -63,10 +63,10 @@ func (s *system) startCollector(ctx context.Context) error {
 	}
 	s.collecting = collector.NewGroup(cfg)
 	s.check("collector", func(ctx context.Context) error {
-		if err := s.reach(ctx, s.toCoordinator, "coordinator"); err != nil {
+		if err := s.serves(ctx); err != nil {
 			return err
 		}
-		if err := s.reach(ctx, s.toJournals, "brokers"); err != nil {
+		if err := s.collects(ctx); err != nil {
 			return err
 		}
 		if err := s.collecting.Err(); err != nil {
