@@ -246,3 +246,102 @@ func coarseMatch(pattern, s string) bool {
 	}
 	return false
 }
+
+func TestReopen(t *testing.T) {
+	later := t0.Add(time.Hour)
+	archive := func(s *Stream, url, replaces string, last types.MessageIndex, count int64, missing ...Range) error {
+		_, err := s.SetArchive(t0, Archive{StreamURL: url, IndexURL: url + ".index", LastIndex: last, EntryCount: count}, missing, replaces)
+		return err
+	}
+	ended := &Stream{Prefix: new(Prefix)}
+	if _, err := ended.Terminate(t0, known(3), Note{Reason: "killed"}); err != nil {
+		t.Fatal(err)
+	}
+	if ended.Reopen(later) {
+		t.Error("a stream was reopened that is not archived")
+	}
+	if err := archive(ended, "first", "", 1, 2); err != nil || ended.Phase != Incomplete {
+		t.Fatalf("%+v, %v", ended, err)
+	}
+	if !ended.Reopen(later) || ended.Phase != Terminated || !ended.Reopened() || ended.Archived() || ended.Missing != nil || ended.EndReason != "killed" ||
+		!ended.Updated.Equal(later) || !ended.Ended.Equal(t0) {
+		t.Errorf("reopened: %+v", ended)
+	}
+	if err := archive(ended, "second", "", 3, 2); !fault.Is(err, fault.Precondition) {
+		t.Errorf("an archive that does not have the entries of the first: %v", err)
+	}
+	if err := archive(ended, "second", "first", 3, 3, Range{First: 2, Last: 2}); err != nil || ended.Phase != Incomplete {
+		t.Fatalf("%+v, %v", ended, err)
+	}
+	ended.Reopen(later)
+	if err := archive(ended, "third", "second", 3, 4); err != nil || ended.Phase != Complete {
+		t.Fatalf("%+v, %v", ended, err)
+	}
+	if diff := cmp.Diff([]Objects{{"first", "first.index"}, {"second", "second.index"}}, ended.Replaced); diff != "" {
+		t.Errorf("replaced (-want +got):\n%s", diff)
+	}
+	if ended.Reopen(later) {
+		t.Error("a complete stream was reopened")
+	}
+
+	silent := &Stream{Prefix: new(Prefix)}
+	if err := archive(silent, "first", "", 1, 2); err != nil || silent.Phase != Incomplete || silent.EndReason == "" {
+		t.Fatalf("%+v, %v", silent, err)
+	}
+	if !silent.Reopen(later) || silent.Phase != Open || !silent.Ended.IsZero() || silent.EndReason != "" || silent.LastIndex() != -1 {
+		t.Errorf("reopened: %+v", silent)
+	}
+	if err := archive(silent, "second", "first", 2, 3); err != nil {
+		t.Fatal(err)
+	}
+	silent.Purge(later)
+	if silent.Reopen(later) {
+		t.Error("a purged stream was reopened")
+	}
+}
+
+func TestPurge(t *testing.T) {
+	s := &Stream{Prefix: new(Prefix)}
+	if changed, err := s.Undelete(t0, nil); changed || err != nil {
+		t.Errorf("undelete of what is there: %v, %v", changed, err)
+	}
+	if !s.Purge(t0) || !s.Hidden() || s.Purge(t0.Add(time.Hour)) || !s.Purged.Equal(t0) {
+		t.Errorf("purged: %+v", s)
+	}
+	removal := &Task{Kind: RemoveTask}
+	if changed, err := s.Undelete(t0, removal); !changed || err != nil || s.Hidden() {
+		t.Errorf("undelete: %v, %v, %+v", changed, err, s)
+	}
+	s.Purge(t0)
+	removal.Lease(t0.Add(time.Minute))
+	removal.HandBack(t0.Add(time.Hour), "", false)
+	if changed, err := s.Undelete(t0, removal); changed || !fault.Is(err, fault.Precondition) {
+		t.Errorf("undelete of what is being removed: %v, %v", changed, err)
+	}
+	s.Prefix.Expires = t0.Add(time.Hour)
+	if !s.Prefix.Delete(t0) || s.Prefix.Delete(t0) || !s.Prefix.Expires.Equal(t0) {
+		t.Errorf("deleted: %+v", s.Prefix)
+	}
+	if changed, err := s.Undelete(t0, nil); changed || !fault.Is(err, fault.Precondition) {
+		t.Errorf("undelete below a deleted prefix: %v, %v", changed, err)
+	}
+	expired := &Prefix{Expires: t0.Add(-time.Hour)}
+	if expired.Delete(t0); !expired.Expires.Equal(t0.Add(-time.Hour)) {
+		t.Errorf("deletion put off the end of registration to %s", expired.Expires)
+	}
+}
+
+func TestRetryTask(t *testing.T) {
+	k := new(Task)
+	k.Lease(t0.Add(time.Minute))
+	if err := k.Retry(t0); !fault.Is(err, fault.Precondition) {
+		t.Errorf("of a task that is worked on: %v", err)
+	}
+	if err := k.Retry(t0.Add(time.Minute)); err != nil || k.Failures != 0 || !k.LeaseEnd.IsZero() {
+		t.Errorf("of a task whose lease has ended: %v, %+v", err, k)
+	}
+	k.Bury(t0, "hopeless")
+	if err := k.Retry(t0.Add(time.Hour)); err != nil || !k.Dead.IsZero() || !k.Available.Equal(t0.Add(time.Hour)) || k.LastError != "hopeless" {
+		t.Errorf("of a dead task: %v, %+v", err, k)
+	}
+}

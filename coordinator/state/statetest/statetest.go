@@ -160,6 +160,24 @@ func roundTrip(t *testing.T, f *fixture) {
 	f.reopen()
 	check()
 
+	registered := func(project types.Project, prefix types.StreamName, id types.StreamID) (*state.Prefix, *state.Stream) {
+		t.Helper()
+		p, s, err := f.Registered(t.Context(), project, prefix, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p, s
+	}
+	gotPrefix, gotStream := registered("local", "a/b", s.ID)
+	f.equal(gotPrefix, p)
+	f.equal(gotStream, s)
+	gotPrefix, gotStream = registered("local", "a/b", newStream(p, "other").ID)
+	f.equal(gotPrefix, p)
+	f.equal(gotStream, (*state.Stream)(nil))
+	gotPrefix, gotStream = registered("local", "a", newStream(p, "other").ID)
+	f.equal(gotPrefix, (*state.Prefix)(nil))
+	f.equal(gotStream, (*state.Stream)(nil))
+
 	// The same names in another project are other things, and a name is taken once.
 	if _, err := f.Prefix(t.Context(), "other", "a/b"); !fault.Is(err, fault.NotFound) {
 		t.Errorf("prefix of another project: %v", err)
@@ -168,8 +186,8 @@ func roundTrip(t *testing.T, f *fixture) {
 		t.Errorf("stream of another project: %v", err)
 	}
 	f.addStream(f.addPrefix("other", "a/b"), "stdout")
-	if err := f.Update(t.Context(), func(tx state.Tx) error { return tx.AddStream(newStream(p, "stdout")) }); err == nil {
-		t.Error("a stream was added twice")
+	if err := f.Update(t.Context(), func(tx state.Tx) error { return tx.AddStream(newStream(p, "stdout")) }); !fault.Is(err, fault.Exists) {
+		t.Errorf("a stream was added twice: %v", err)
 	}
 	projects, err := f.Projects(t.Context())
 	if err != nil {
