@@ -16,6 +16,7 @@ import (
 	"github.com/daybook-dev/daybook/coordinator/backend"
 	"github.com/daybook-dev/daybook/coordinator/config"
 	"github.com/daybook-dev/daybook/coordinator/state"
+	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/types"
 	"github.com/daybook-dev/daybook/storage"
 	"github.com/daybook-dev/daybook/storage/memory"
@@ -315,6 +316,56 @@ func TestRemovalComesLast(t *testing.T) {
 			t.Error("the prefix is still there")
 		}
 		h.registerPrefix(prefix)
+	})
+}
+
+// A purge can be taken back until the removal has begun; the life of the stream then goes on where it was.
+func TestPurgeIsTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		life := h.backend(backend.Policy{}, config.Default())
+		id := h.register("stdout")
+		load := func() *state.Stream {
+			t.Helper()
+			s, err := h.store.Stream(t.Context(), project, types.StreamID(id))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		changed, until, err := life.Purge(t.Context(), load())
+		if err != nil || !changed || until.Sub(time.Now()) != 7*dayLater {
+			t.Fatalf("purge: %v, until %v, %v", changed, until, err)
+		}
+		if changed, _, err = life.Purge(t.Context(), load()); err != nil || changed {
+			t.Errorf("purge again: %v, %v", changed, err)
+		}
+		// Its end comes while it is hidden, and is not forgotten.
+		h.terminate(id, 0)
+		if n := len(h.lease()); n != 0 {
+			t.Errorf("%d tasks of a purged stream", n)
+		}
+		if changed, err = life.Undelete(t.Context(), load()); err != nil || !changed {
+			t.Fatalf("undelete: %v, %v", changed, err)
+		}
+		tasks := h.lease()
+		if len(tasks) != 1 || tasks[0].GetRemove() {
+			t.Fatalf("tasks %v", tasks)
+		}
+		h.archive("stdout", 0)
+		h.finish(tasks)
+
+		if _, _, err = life.Purge(t.Context(), load()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(7 * dayLater)
+		tasks = h.lease()
+		if len(tasks) != 1 || !tasks[0].GetRemove() {
+			t.Fatalf("tasks %v", tasks)
+		}
+		if _, err = life.Undelete(t.Context(), load()); !fault.Is(err, fault.Precondition) {
+			t.Errorf("undelete of what is being removed: %v", err)
+		}
 	})
 }
 
