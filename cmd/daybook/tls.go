@@ -20,7 +20,7 @@ import (
 
 // doorFlags say where a server listens, and who may come in.
 type doorFlags struct {
-	Listen   string `help:"Address to listen on; port 0 is any free one." default:"${listen}" placeholder:"HOST:PORT"`
+	Listen   string `help:"Address to listen on, ${default} unless said; port 0 is any free one." default:"${listen}" placeholder:"HOST:PORT"`
 	TLSCert  string `help:"Certificate for TLS, in PEM, with those between it and its root. Taken anew when the file changes." name:"tls-cert" env:"DAYBOOK_TLS_CERT" placeholder:"FILE" type:"path"`
 	TLSKey   string `help:"Key of the certificate, in PEM." name:"tls-key" env:"DAYBOOK_TLS_KEY" placeholder:"FILE" type:"path"`
 	Auth     bool   `help:"Demand a token of every caller, also on loopback. Elsewhere, and where the configuration has access rules, it is always so; see docs/access.md." env:"DAYBOOK_AUTH"`

@@ -42,10 +42,10 @@ func (d *days) UnmarshalText(text []byte) error {
 type tokenCreateCmd struct {
 	serverFlags
 	Name       string   `help:"Name of the token, of which there may be one. Its holder is the principal token:NAME." required:"" placeholder:"NAME"`
-	Project    []string `help:"Projects in which the token is good; '*' is all." short:"p" placeholder:"PROJECT,…"`
-	Permission []string `help:"What the holder may do: logdog.logs.create, logdog.logs.get, logdog.logs.list, logdog.logs.deletePrefix; daybook.services, daybook.admin." placeholder:"PERMISSION,…"`
-	Role       []string `help:"What the holder may do: reader (get, list), writer (create), service (for processes of the system), admin (everything)." placeholder:"ROLE,…"`
-	Expires    days     `help:"How long the token is good, as 30d or 12h." default:"90d" placeholder:"DURATION"`
+	Project    []string `help:"Projects in which the token is good; '*' is all." short:"p" placeholder:"PROJECT"`
+	Permission []string `help:"What the holder may do: logdog.logs.create, logdog.logs.get, logdog.logs.list, logdog.logs.deletePrefix; daybook.services, daybook.admin." placeholder:"PERMISSION"`
+	Role       []string `help:"What the holder may do: reader (get, list), writer (create), service (for processes of the system), admin (everything)." placeholder:"ROLE"`
+	Expires    days     `help:"How long the token is good, as 30d or 12h; ${default} unless said." default:"90d" placeholder:"DURATION"`
 }
 
 func (c *tokenCreateCmd) Help() string {
