@@ -23,8 +23,9 @@ const (
 	TokenPrefix = "dbk_"
 	tokenBytes  = 32
 
-	maxTokens   = 10_000 // that exist at once
-	maxProjects = 1000   // in the scope of a token
+	maxTokens   = 10_000              // that exist at once
+	listExpired = 30 * 24 * time.Hour // is how long expired tokens are listed
+	maxProjects = 1000                // in the scope of a token
 	maxLife     = 10 * 366 * 24 * time.Hour
 )
 
@@ -141,19 +142,27 @@ func (t *Token) validate(life time.Duration) error {
 	return nil
 }
 
-// available returns an error unless a token of a name can be put in the store.
+// available returns an error unless a token of a name can be put in the store. It makes room by removing tokens that have long expired.
 func (s *Tokens) available(ctx context.Context, name string) error {
 	all, err := s.store.ListTokens(ctx)
 	if err != nil {
 		return err
 	}
-	if len(all) >= maxTokens {
-		return fault.New(fault.Exhausted, "there are %d tokens, and there may not be more; revoke some with daybook token revoke", len(all))
-	}
+	now, count := time.Now(), 0
 	for _, t := range all {
-		if t.ID == name && time.Now().Before(t.Expires) {
+		switch {
+		case t.ID == name && now.Before(t.Expires):
 			return fault.New(fault.Exists, "there is a token %q already; choose another name, or revoke it first", name)
+		case now.Sub(t.Expires) < listExpired:
+			count++
+		default:
+			if err := s.store.DeleteToken(ctx, t.ID); err != nil && !fault.Is(err, fault.NotFound) {
+				return err
+			}
 		}
+	}
+	if count >= maxTokens {
+		return fault.New(fault.Exhausted, "there are %d tokens, and there may not be more; revoke some with daybook token revoke", count)
 	}
 	return nil
 }

@@ -142,6 +142,25 @@ func TestTokenExpires(t *testing.T) {
 	})
 }
 
+func TestExpiredTokensAreRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeTokens{}
+		tokens := NewTokens(store)
+		create(t, tokens, Token{Name: "short"}, time.Second)
+		create(t, tokens, Token{Name: "long"}, 3*listExpired)
+		time.Sleep(listExpired)
+		create(t, tokens, Token{Name: "second"}, time.Hour)
+		if len(store.all) != 3 {
+			t.Errorf("%d tokens when one has just expired", len(store.all))
+		}
+		time.Sleep(2 * time.Second)
+		create(t, tokens, Token{Name: "third"}, time.Hour)
+		if len(store.all) != 3 || store.all[0].ID != "long" {
+			t.Errorf("%d tokens when one has long expired, the first is %s", len(store.all), store.all[0].ID)
+		}
+	})
+}
+
 func TestTokenIsNotStored(t *testing.T) {
 	store := &fakeTokens{}
 	secret := create(t, NewTokens(store), Token{Name: "ci", Permissions: []Permission{Admin}}, time.Hour)
