@@ -10,32 +10,58 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
 	"github.com/daybook-dev/daybook/coordinator/config"
 	"github.com/daybook-dev/daybook/coordinator/state"
+	"github.com/daybook-dev/daybook/coordinator/state/postgres"
 	"github.com/daybook-dev/daybook/coordinator/state/sqlite"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// onBoth runs a test on both databases.
+func onBoth(t *testing.T, policy Policy, test func(t *testing.T, b *Backend)) {
+	for name, open := range map[string]func(t *testing.T) (state.Store, error){
+		"sqlite": func(t *testing.T) (state.Store, error) {
+			return sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "state.db"))
+		},
+		"postgres": func(t *testing.T) (state.Store, error) {
+			return postgres.Open(t.Context(), testkit.Database(t), slog.New(slog.DiscardHandler))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, err := open(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = store.Close() }() // what was tested is tested
+			b, err := New(store, policy, config.Default(), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+			if err != nil {
+				t.Fatal(err)
+			}
+			test(t, b)
+		})
+	}
+}
+
+// addPrefix registers a prefix.
+func addPrefix(t *testing.T, b *Backend, name types.StreamName) *state.Prefix {
+	t.Helper()
+	p := &state.Prefix{Project: "local", Prefix: name, Secret: types.NewPrefixSecret(), Created: clock(), Expires: clock().Add(time.Hour)}
+	if err := b.store.Update(t.Context(), func(tx state.Tx) error { return tx.AddPrefix(p) }); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
 
 // Many register many streams at once, each stream several times, and some of them wrongly: each gets the answer to its own registration.
-func TestManyRegistrations(t *testing.T) {
-	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "state.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = store.Close() }()
-	b, err := New(store, Policy{}, config.Default(), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &state.Prefix{Project: "local", Prefix: "a", Secret: types.NewPrefixSecret(), Created: clock(), Expires: clock().Add(time.Hour)}
-	if err := store.Update(t.Context(), func(tx state.Tx) error { return tx.AddPrefix(p) }); err != nil {
-		t.Fatal(err)
-	}
+func TestManyRegistrations(t *testing.T) { onBoth(t, Policy{}, manyRegistrations) }
+
+func manyRegistrations(t *testing.T, b *Backend) {
+	store, p := b.store, addPrefix(t, b, "a")
 	const streams, repeats = 300, 3
 	var wg sync.WaitGroup
 	var ended atomic.Int32
