@@ -19,11 +19,14 @@ import (
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/journal/broker"
 	"github.com/daybook-dev/daybook/journal/broker/engine/disklog"
 	"github.com/daybook-dev/daybook/journal/client"
 	pb "github.com/daybook-dev/daybook/journal/protocol"
 	"github.com/daybook-dev/daybook/storage"
+	"github.com/daybook-dev/daybook/storage/memory"
+	"github.com/daybook-dev/daybook/storage/postgres"
 )
 
 // house is a real broker, in this process.
@@ -390,9 +393,30 @@ func TestGroupsShareTheJournals(t *testing.T) {
 
 // TestTwoCollectorsOfOneJournal lets two processes, which both believe that all journals are theirs, collect into one storage.
 func TestTwoCollectorsOfOneJournal(t *testing.T) {
+	t.Run("memory", func(t *testing.T) {
+		store := memory.New()
+		collectTwice(t, store, store)
+	})
+	t.Run("postgres", func(t *testing.T) {
+		database := testkit.Database(t)
+		var stores []storage.Storage
+		for range 2 { // as in two processes
+			s, err := postgres.Open(t.Context(), database, postgres.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = s.Close() })
+			stores = append(stores, s)
+		}
+		collectTwice(t, stores[0], stores[1])
+	})
+}
+
+func collectTwice(t *testing.T, one, two storage.Storage) {
 	h, f := newHouse(t), setUp(t)
 	h.createPartitions(t, 2)
-	other := &Collector{Coordinator: f.coord, Storage: f.store, Logger: f.Logger} // with a cache of its own
+	f.Storage = one
+	other := &Collector{Coordinator: f.coord, Storage: two, Logger: f.Logger} // with a cache of its own
 	t.Cleanup(other.Close)
 	leases := &fakeLeases{careless: true}
 	a := group(t, f, GroupConfig{Journals: h, Leases: leases})
@@ -420,7 +444,7 @@ func TestTwoCollectorsOfOneJournal(t *testing.T) {
 		b.waits(t, ingestJournal(k), heads[k].Load())
 	}
 	for s := range streams {
-		wants(t, f.store, fmt.Sprint("s", s), indices(0, bundles*each)...)
+		wants(t, one, fmt.Sprint("s", s), indices(0, bundles*each)...)
 		if end := f.coord.ends()[path(fmt.Sprint("s", s))]; end != bundles*each-1 {
 			t.Errorf("stream %d ends at %d", s, end)
 		}
