@@ -66,8 +66,8 @@ func (f *feeds) leave(key storage.Stream) {
 	}
 }
 
-// get returns the feed of a stream that the caller has entered, or nil if nobody else follows it. One that begins has what comes from
-// next on.
+// get returns the feed of a stream that the caller has entered, or nil if nobody else follows it. One that begins, also in place of one
+// that could not go on, has what comes from next on.
 func (f *feeds) get(r *Reader, s *state.Stream, next types.MessageIndex) *feed {
 	key := storageKey(s)
 	f.mu.Lock()
@@ -76,7 +76,7 @@ func (f *feeds) get(r *Reader, s *state.Stream, next types.MessageIndex) *feed {
 	if of.followers < 2 {
 		return nil
 	}
-	if of.feed == nil {
+	if of.feed == nil || of.feed.isOver() {
 		ctx, stop := context.WithCancel(r.closing)
 		of.feed = &feed{
 			entries: recent{r.storage, key}, stream: s, stop: stop, ended: make(chan struct{}), head: next, changed: make(chan struct{}),
@@ -187,6 +187,12 @@ func (f *feed) move(p *part) {
 	}
 	close(f.changed)
 	f.changed = make(chan struct{})
+}
+
+func (f *feed) isOver() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.over
 }
 
 // after returns the part in which next lies; or, if that has not come yet, a channel that is closed when something has. With neither
