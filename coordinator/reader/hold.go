@@ -43,6 +43,10 @@ func (r *Reader) readOrHold(ctx context.Context, s *state.Stream, w wanted) (*st
 	defer stop()
 	stateChanged, stopState := r.store.WatchStream(s.Prefix.Project, s.ID)
 	defer stopState()
+	// What changed before we watched wakes nobody.
+	if s, err = r.load(ctx, addressOf(s), r.administrator(ctx)); err != nil {
+		return nil, nil, err
+	}
 	for {
 		s, logs, wait, err = r.readNow(ctx, s, w)
 		if err != nil || !wait {
