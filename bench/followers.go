@@ -15,6 +15,10 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/daybook-dev/daybook/api/client"
 	"github.com/daybook-dev/daybook/api/daybookv1"
@@ -34,7 +38,7 @@ const (
 
 // measureFollowers measures many followers at once: the time from a program's write of a line to its arrival at each of them, and
 // what the server takes meanwhile. The streams' lines together have the rate, and each follower has one of the streams. The
-// followers, which decode all they get, and the program share the machine with the server.
+// followers, which read every line they get, and the program share the machine with the server.
 func measureFollowers(r *run, followers, streams, linesPerSecond int) {
 	h := r.house()
 	server := h.Serve()
@@ -140,36 +144,72 @@ func (f *stampReader) follow(ctx context.Context, logs daybookv1.LogsClient, pat
 	if err != nil {
 		return err
 	}
+	raw := new(emptypb.Empty)
 	for {
-		resp, err := stream.Recv()
+		err := stream.RecvMsg(raw)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if err := f.take(resp.GetLogs()); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+		now := time.Now().UnixNano()
+		if !f.take(raw.ProtoReflect().GetUnknown(), []protowire.Number{logsField, textField, linesField, valueField}, now) {
+			return fmt.Errorf("%s: a response that cannot be read", path)
 		}
 	}
 }
 
-func (f *stampReader) take(entries []*logpb.LogEntry) error {
-	now := time.Now().UnixNano()
-	for _, e := range entries {
-		for _, l := range e.GetText().GetLines() {
-			written, err := strconv.ParseInt(string(l.GetValue()[:min(19, len(l.GetValue()))]), 10, 64)
-			if err != nil {
-				return err
-			}
-			if f.lines == 0 {
-				f.first.Done()
-			}
-			f.lines++
-			f.delays.add(written, now)
+// The way to a line in a response. The responses are read as they came: followers that make objects of them would take more of this
+// machine than the server does, and stand for a thousand machines.
+var (
+	logsField  = fieldOf(new(daybookv1.FollowResponse), "logs")
+	textField  = fieldOf(new(logpb.LogEntry), "text")
+	linesField = fieldOf(new(logpb.Text), "lines")
+	valueField = fieldOf(new(logpb.Text_Line), "value")
+)
+
+func fieldOf(m proto.Message, name protoreflect.Name) protowire.Number {
+	return m.ProtoReflect().Descriptor().Fields().ByName(name).Number()
+}
+
+// take takes the stamps of a message in which they lie at the end of a way of fields.
+func (f *stampReader) take(message []byte, way []protowire.Number, now int64) bool {
+	for len(message) > 0 {
+		number, kind, n := protowire.ConsumeTag(message)
+		if n < 0 {
+			return false
 		}
+		message = message[n:]
+		if number != way[0] || kind != protowire.BytesType {
+			if n = protowire.ConsumeFieldValue(number, kind, message); n < 0 {
+				return false
+			}
+			message = message[n:]
+			continue
+		}
+		value, n := protowire.ConsumeBytes(message)
+		if n < 0 {
+			return false
+		}
+		message = message[n:]
+		if len(way) > 1 {
+			if !f.take(value, way[1:], now) {
+				return false
+			}
+			continue
+		}
+		written, err := strconv.ParseInt(string(value[:min(19, len(value))]), 10, 64)
+		if err != nil {
+			return false
+		}
+		if f.lines == 0 {
+			f.first.Done()
+		}
+		f.lines++
+		f.delays.add(written, now)
 	}
-	return nil
+	return true
 }
 
 // delayCounts counts delays by tenths of a millisecond, so that there may be any number of them.
