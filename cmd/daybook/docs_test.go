@@ -56,9 +56,20 @@ func TestExamplesOfTheAPI(t *testing.T) {
 func TestListingRefusals(t *testing.T) {
 	s := newShop(t)
 	for _, args := range [][]string{
-		{"ls", "--tag", "/"}, {"ls", "--type", "voice"}, {"ls", "--state", "lost"}, {"ls", "--since", "yesterday"}, {"ls", "--until", "-1h"},
-		{"ls", "--since", "999999999999d"}, {"ls", "LOCAL"}, {"ls", "--project", "LOCAL"}, {"usage", "LOCAL"}, {"purge", "local/a/b"}, {"purge", "--prefix", "local/"},
-		{"undelete", "a"}, {"tail", "--json", "local/a/+/b"}, {"tail", "-f", "-n", "1", "--json", "local/a/+/b"},
+		{"ls", "--tag", "/"},
+		{"ls", "--type", "voice"},
+		{"ls", "--state", "lost"},
+		{"ls", "--since", "yesterday"},
+		{"ls", "--until", "-1h"},
+		{"ls", "--since", "999999999999d"},
+		{"ls", "LOCAL"},
+		{"ls", "--project", "LOCAL"},
+		{"usage", "LOCAL"},
+		{"purge", "local/a/b"},
+		{"purge", "--prefix", "local/"},
+		{"undelete", "a"},
+		{"tail", "--json", "local/a/+/b"},
+		{"tail", "-f", "-n", "1", "--json", "local/a/+/b"},
 	} {
 		p := testkit.Start(t, s.Command(args...))
 		if code := p.Wait(); code != exitUsage || !strings.HasPrefix(p.Stderr.String(), "daybook: ") {
