@@ -31,6 +31,8 @@ const (
 	registrants = 64
 	// registerTime is how long they do.
 	registerTime = 5 * time.Second
+	// searchers is how many search beside them, where that is measured.
+	searchers = 4
 	// finds is how often each search is made.
 	finds = 200
 )
@@ -71,7 +73,8 @@ func (open stateOpener) must(r *run) state.Store {
 	return s
 }
 
-// measureRegister measures how many new streams, each with its task, are registered in a second: by one caller that waits for each, and by many.
+// measureRegister measures how many new streams, each with its task, are registered in a second: by one caller that waits for each, by many, and
+// by many while others search without rest.
 func measureRegister(r *run, open stateOpener) {
 	store := open.must(r)
 	defer func() { _ = store.Close() }() // what was measured is measured
@@ -80,17 +83,34 @@ func measureRegister(r *run, open stateOpener) {
 		r.Fatalf("%v", err)
 	}
 	for _, m := range []struct {
-		figure  string
-		callers int
-	}{{"new streams, one caller", 1}, {"new streams", registrants}} {
+		figure             string
+		callers, searchers int
+	}{
+		{"new streams, one caller", 1, 0},
+		{"new streams", registrants, 0},
+		{"new streams, beside searches", registrants, searchers},
+	} {
 		var registered atomic.Int64
 		var failure atomic.Pointer[error]
 		start := time.Now()
+		until := start.Add(registerTime)
 		var wg sync.WaitGroup
 		for i := range m.callers {
 			wg.Go(func() {
-				if err := registerStreams(r.Context(), store, life, fmt.Sprintf("%d/%d", m.callers, i), start.Add(registerTime), &registered); err != nil {
+				if err := registerStreams(r.Context(), store, life, fmt.Sprintf("%d/%d/%d", m.callers, m.searchers, i), until, &registered); err != nil {
 					failure.Store(&err)
+				}
+			})
+		}
+		for range m.searchers {
+			wg.Go(func() {
+				for q := (state.StreamQuery{Project: "bench", Tags: map[string]string{"step": "step"}, Limit: 100}); time.Now().Before(until); {
+					_, next, err := store.FindStreams(r.Context(), q)
+					if err != nil {
+						failure.Store(&err)
+						return
+					}
+					q.After = next
 				}
 			})
 		}
