@@ -3,7 +3,6 @@ package access
 import (
 	"cmp"
 	"context"
-	"regexp"
 	"strings"
 
 	"github.com/daybook-dev/daybook/internal/fault"
@@ -12,11 +11,6 @@ import (
 
 // DefaultRealm is the realm of prefixes that were registered without one.
 const DefaultRealm = "@legacy"
-
-var realmName = regexp.MustCompile(`^(?:[a-z0-9_./-]{1,400}|@root|@legacy|@project)$`)
-
-// ValidRealm reports whether a name is one of a realm within a project.
-func ValidRealm(name string) bool { return realmName.MatchString(name) }
 
 // Checker decides what callers may do. Methods ask it before they look at anything else.
 type Checker interface {
@@ -86,7 +80,7 @@ func wellFormed(project types.Project, realm string, p Permission) error {
 		}
 		realm = name
 	}
-	if realm != "" && !ValidRealm(realm) {
+	if realm != "" && !types.ValidRealm(realm) {
 		return fault.New(fault.Internal, "%q is not the name of a realm", realm)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -130,19 +131,20 @@ func checkRole(s string) error {
 	return nil
 }
 
-var principal = regexp.MustCompile(`^(?:\*|anonymous|(?:user|token|service):[^\s[:cntrl:]]{1,256})$`)
+// maxPrincipal is the longest name of a principal, in characters.
+const maxPrincipal = 256
+
+var principal = regexp.MustCompile(`^(?:\*|anonymous|(?:user|token|service):([^\s[:cntrl:]]+))$`)
 
 func checkPrincipal(s string) error {
-	if !principal.MatchString(s) {
+	if m := principal.FindStringSubmatch(s); m == nil || utf8.RuneCountInString(m[1]) > maxPrincipal {
 		return errors.New(`is no principal; give one like "user:ada@example.com", "token:ci", "service:collector", "anonymous", or "*" for all who are not`)
 	}
 	return nil
 }
 
-var realm = regexp.MustCompile(`^(?:[a-z0-9_./-]{1,400}|@root|@legacy|@project)$`)
-
 func checkRealm(s string) error {
-	if !realm.MatchString(s) {
+	if !types.ValidRealm(s) {
 		return errors.New("is no realm; use a-z, 0-9, '_', '.', '/' and '-', at most 400 of them, or @root, @legacy, @project")
 	}
 	return nil

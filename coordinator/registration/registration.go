@@ -9,7 +9,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/subtle"
-	"regexp"
 	"time"
 
 	"github.com/daybook-dev/daybook/api/ingest"
@@ -26,8 +25,6 @@ const (
 	defaultRealm  = "@legacy"
 	maxSourceInfo = 64 << 10
 )
-
-var realmName = regexp.MustCompile(`^(?:[a-z0-9_./-]{1,400}|@root|@legacy|@project)$`)
 
 // Config configures a Service.
 type Config struct {
@@ -126,7 +123,7 @@ func (s *Service) prefix(ctx context.Context, r *logdog.RegisterPrefixRequest) (
 	if project == nil {
 		return nil, nil, s.conf.Access.Hidden(ctx)
 	}
-	if !realmName.MatchString(p.Realm) {
+	if !types.ValidRealm(p.Realm) {
 		return nil, nil, fault.New(fault.Invalid, "realm is not a realm name of the project")
 	}
 	if err := p.Prefix.Validate(); err != nil {
