@@ -200,8 +200,34 @@ func TestSpoolOfAKilledRun(t *testing.T) {
 	if got := h.Run("tail", "-f", "local/a/b/+/stdout"); got != "one\n" {
 		t.Errorf("%q", got)
 	}
+	awaitNoSpools(t, h) // the new server sends it too, and may be a moment behind
+}
+
+// The next Butler sends everything that earlier ones left, however short its own life is.
+func TestNextButlerSendsWhatIsLeft(t *testing.T) {
+	h := testkit.NewHouse(t)
+	h.Serve()
+	var runs []*testkit.Process
+	for i := range 8 {
+		runs = append(runs, h.Start("run", "--prefix", fmt.Sprintf("left/%d", i), "--", "sh", "-c", "echo one; while kill -0 $PPID 2>/dev/null; do sleep 0.01; done"))
+		awaitOutput(t, h, fmt.Sprintf("local/left/%d/+/stdout", i), "one\n")
+	}
+	for _, p := range runs {
+		p.Signal(syscall.SIGKILL)
+		p.Wait()
+	}
+	cmd := h.Command("stream", "--prefix", "next")
+	cmd.Stdin = strings.NewReader("x\n")
+	if p := testkit.Start(t, cmd); p.Wait() != 0 {
+		t.Fatal(p.Stderr)
+	}
 	if got := h.Run("spool", "ls"); !strings.HasPrefix(got, "0 spools") {
-		t.Errorf("spool ls: %s", got)
+		t.Fatalf("spool ls: %s", got)
+	}
+	for i := range runs {
+		if got := h.Run("tail", "-f", fmt.Sprintf("local/left/%d/+/stdout", i)); got != "one\n" {
+			t.Errorf("%d: %q", i, got)
+		}
 	}
 }
 

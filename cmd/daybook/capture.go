@@ -36,6 +36,8 @@ const (
 	streamStall = 2 * time.Second
 	// settleLimit is how long the end of a command waits for readers to be able to see all of its output.
 	settleLimit = 10 * time.Second
+	// resumeLimit is how long the end of a command waits until what earlier ones left behind is sent, if the server took its own output.
+	resumeLimit = 10 * time.Second
 	// captureMemory is what a program that only captures needs beside thousands of streams, with room to spare.
 	captureMemory = 72 << 20
 	// outageNotice is how long a server may be out of reach before the user is told.
@@ -74,7 +76,7 @@ type capture struct {
 	butler     *butler.Butler
 	// streams is where programs open streams of their own.
 	streams *streamserver.Server
-	resume  func()
+	resume  *resumption
 	stderr  io.Writer
 	log     *slog.Logger
 
@@ -322,10 +324,11 @@ func (k *capture) finish(ctx context.Context) {
 	switch {
 	case err == nil:
 		k.settle(ctx)
+		k.awaitResume(ctx)
 	case !k.refused.Done():
 		k.tellSpooled()
 	}
-	k.resume()
+	k.resume.stop()
 	end, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	if err := k.link.Close(end); err != nil {
@@ -406,6 +409,17 @@ func (k *capture) settle(ctx context.Context) {
 	}
 }
 
+// awaitResume lets what earlier commands left be sent, even if our own was over at once.
+func (k *capture) awaitResume(ctx context.Context) {
+	tell := time.AfterFunc(outageNotice, func() {
+		fmt.Fprintln(k.stderr, "daybook: sending what earlier commands left behind")
+	})
+	defer tell.Stop()
+	ctx, cancel := context.WithTimeout(ctx, resumeLimit)
+	defer cancel()
+	k.resume.wait(ctx)
+}
+
 // awaitEnd returns when the end of a stream is known, and so everything before it stored.
 func awaitEnd(ctx context.Context, logs daybookv1.LogsClient, project types.Project, path types.StreamPath) error {
 	f, err := logs.Follow(ctx, &daybookv1.FollowRequest{Project: string(project), Path: string(path), Index: math.MaxInt64, Wait: true})
@@ -416,18 +430,6 @@ func awaitEnd(ctx context.Context, logs daybookv1.LogsClient, project types.Proj
 		}
 	}
 	return err
-}
-
-// resumeSpools sends, in the background, what commands left behind that died or found no server. The returned function stops it.
-func resumeSpools(ctx context.Context, spools string, conn clientConn, log *slog.Logger) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if _, err := flushSpools(ctx, spools, conn, log); err != nil && ctx.Err() == nil {
-			log.Warn("send what earlier commands left in their spools", "error", err)
-		}
-	})
-	return func() { cancel(); wg.Wait() }
 }
 
 // hostOf returns host and port of a URL.

@@ -65,6 +65,39 @@ func flushSpools(ctx context.Context, root string, conn clientConn, log *slog.Lo
 	return sent, err
 }
 
+// resumption sends, in the background, what commands left behind that died or found no server.
+type resumption struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// resumeSpools begins to send every spool below a directory whose owner is gone.
+func resumeSpools(ctx context.Context, root string, conn clientConn, log *slog.Logger) *resumption {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &resumption{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		if _, err := flushSpools(ctx, root, conn, log); err != nil && ctx.Err() == nil {
+			log.Warn("send what earlier commands left in their spools", "error", err)
+		}
+	}()
+	return r
+}
+
+// wait returns when nothing more is to be sent, or ctx ends.
+func (r *resumption) wait(ctx context.Context) {
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+	}
+}
+
+// stop ends it. What was not sent stays in its spool.
+func (r *resumption) stop() {
+	r.cancel()
+	<-r.done
+}
+
 // journalClient talks to the journals of one server.
 func journalClient(conn clientConn) protocol.RoutedJournalClient {
 	return client.NewClient(conn, client.DialConfig{})

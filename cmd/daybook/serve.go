@@ -64,7 +64,7 @@ func (c *serveCmd) Run(e *env) error {
 	}
 	notify(e.log, daemon.SdNotifyStopping)
 	failure := sys.Err()
-	resume()
+	resume.stop()
 	end, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
 	return errors.Join(failure, sys.Close(end), hold.Release())
