@@ -51,8 +51,10 @@ func ReadListResponse(stream pb.Journal_ListClient, req *pb.ListRequest) (*pb.Li
 	if resp.Status != pb.Status_OK {
 		return nil, errorOfStatus(resp.Status)
 	}
-	if last := req.GetWatchResume().GetEtcd().GetRevision(); req.GetWatchResume() != nil && resp.Header.Etcd.Revision <= last {
-		return nil, fault.New(fault.Internal, "broker sent a listing of revision %d after one of revision %d", resp.Header.Etcd.Revision, last)
+	// The revisions of a broker that began anew, without what it had, are others.
+	last, etcd := req.GetWatchResume().GetEtcd(), resp.Header.Etcd
+	if last.GetClusterId() == etcd.ClusterId && etcd.Revision <= last.Revision {
+		return nil, fault.New(fault.Internal, "broker sent a listing of revision %d after one of revision %d", etcd.Revision, last.Revision)
 	}
 	for {
 		next, err := stream.Recv()

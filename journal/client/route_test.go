@@ -14,6 +14,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	pb "github.com/daybook-dev/daybook/journal/protocol"
 )
 
@@ -156,6 +159,53 @@ func TestWatchedList(t *testing.T) {
 	}
 	cancel()
 	<-w.Done()
+}
+
+// A broker that has lost what it had, or has been set back to an older copy of it, has other revisions. Whoever watches it is told all
+// the same.
+func TestWatchedListOfABrokerThatBeganAnew(t *testing.T) {
+	other := snapshot(2, "a/other")
+	other[0].Header.Etcd.ClusterId++
+	for name, again := range map[string]func(req *pb.ListRequest) ([]*pb.ListResponse, error){
+		"lost": func(*pb.ListRequest) ([]*pb.ListResponse, error) { return other, nil },
+		"set back": func(req *pb.ListRequest) ([]*pb.ListResponse, error) {
+			if req.WatchResume.GetEtcd().GetRevision() > 2 {
+				return nil, status.Error(codes.OutOfRange, "revision 5 is not known here; the latest is 2")
+			}
+			return snapshot(2, "a/other"), nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var calls atomic.Int32
+			b := &broker{watch: func(req *pb.ListRequest, stream pb.Journal_ListServer) error {
+				messages, err := snapshot(5, "a/one"), error(nil)
+				first := calls.Add(1) == 1
+				if !first {
+					messages, err = again(req)
+				}
+				for _, m := range messages {
+					if err := stream.Send(m); err != nil {
+						t.Log(err)
+					}
+				}
+				if !first && err == nil {
+					<-stream.Context().Done()
+				}
+				return err
+			}}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			w := NewWatchedList(ctx, b.start(t), &pb.ListRequest{}, make(chan error, 10))
+			for updates := 0; w.List() == nil || w.List().Journals[0].Spec.Name != "a/other"; updates++ {
+				if updates == 5 {
+					t.Fatal("still not told")
+				}
+				t.Log(<-w.UpdateCh())
+			}
+			cancel()
+			<-w.Done()
+		})
+	}
 }
 
 func TestWatchedListSignals(t *testing.T) {

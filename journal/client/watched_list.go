@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/daybook-dev/daybook/internal/fault"
 	pb "github.com/daybook-dev/daybook/journal/protocol"
 )
 
@@ -98,6 +99,9 @@ func (w *WatchedList) watch() (got bool, err error) {
 	}
 	for {
 		resp, err := ReadListResponse(stream, req)
+		if fault.Is(err, fault.OutOfRange) {
+			w.request.WatchResume = nil // The broker was set back to before that revision.
+		}
 		if err != nil {
 			return got, mapContext(w.ctx, err)
 		}
