@@ -8,7 +8,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -216,6 +219,47 @@ func TestRetryReaderSurvives(t *testing.T) {
 	if string(got) != "abcdef" || rr.Offset() != 6 || rr.Journal() != "test/journal" {
 		t.Errorf("read %q up to %d", got, rr.Offset())
 	}
+}
+
+// endless is a broker that ends each RPC when it has sent what it knows of a fragment, and nothing of its content.
+type endless struct {
+	pb.NoopDispatchRouter
+	pb.JournalClient
+	rpcs int
+}
+
+func (e *endless) Read(context.Context, *pb.ReadRequest, ...grpc.CallOption) (grpc.ServerStreamingClient[pb.ReadResponse], error) {
+	if e.rpcs++; e.rpcs > 1000 {
+		return nil, errUnavailable // which makes the reader wait
+	}
+	return &endlessStream{}, nil
+}
+
+type endlessStream struct {
+	grpc.ClientStream
+	sent bool
+}
+
+func (s *endlessStream) Recv() (*pb.ReadResponse, error) {
+	if s.sent {
+		return nil, io.EOF
+	}
+	s.sent = true
+	return metadata(0, 0, 6), nil
+}
+
+// Whoever sends nothing is not asked without a pause.
+func TestRetryReaderDoesNotSpin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		b := new(endless)
+		_, err := io.ReadAll(NewRetryReader(ctx, b, &pb.ReadRequest{Journal: "test/journal", Block: true}))
+		wantErrorIs(t, err, context.DeadlineExceeded)
+		if b.rpcs < 10 || b.rpcs > 30 {
+			t.Errorf("%d RPCs in a minute", b.rpcs)
+		}
+	})
 }
 
 func TestRetryReaderSurfaces(t *testing.T) {

@@ -34,7 +34,8 @@ type RetryReader struct {
 	// Logger gets the errors that are retried. nil discards them.
 	Logger *slog.Logger
 
-	failed int // Attempts since there was content.
+	// Attempts, and ends of RPCs, since there was content.
+	failed, ended int
 }
 
 // ErrorPolicy reports whether a RetryReader returns err from Read, rather than trying again. Attempt counts the failures
@@ -94,12 +95,12 @@ func (rr *RetryReader) Offset() int64 { return rr.Reader.Request.Offset }
 //   - those that Policy does not want to be retried.
 func (rr *RetryReader) Read(p []byte) (int, error) {
 	// The end of an RPC may be tried again at once, but not for ever: a broker may end each one without having sent anything.
-	ends, attempt, failed := 0, rr.failed, 0
-	defer func() { rr.failed = failed }()
+	ends, attempt := rr.ended, rr.failed
+	rr.failed, rr.ended = 0, 0
 	for ; ; attempt++ {
 		n, err := rr.readOnce(p)
 		if err == nil && n == 0 {
-			failed = attempt // Metadata may precede another failure.
+			rr.failed, rr.ended = attempt, ends // Metadata may precede another failure.
 		}
 		if err == nil || errors.Is(err, ErrOffsetJump) {
 			return n, err
