@@ -7,12 +7,16 @@ package client
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/daybook-dev/daybook/internal/fault"
 )
@@ -54,13 +58,13 @@ func ServerOptions() []grpc.ServerOption {
 }
 
 func unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	return fault.FromGRPC(invoke(ctx, method, req, reply, cc, opts...))
+	return received(invoke(ctx, method, req, reply, cc, opts...))
 }
 
 func stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	s, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
-		return nil, fault.FromGRPC(err)
+		return nil, received(err)
 	}
 	return clientStream{s}, nil
 }
@@ -70,6 +74,31 @@ type clientStream struct {
 	grpc.ClientStream
 }
 
-func (s clientStream) RecvMsg(m any) error { return fault.FromGRPC(s.ClientStream.RecvMsg(m)) }
-func (s clientStream) SendMsg(m any) error { return fault.FromGRPC(s.ClientStream.SendMsg(m)) }
-func (s clientStream) CloseSend() error    { return fault.FromGRPC(s.ClientStream.CloseSend()) }
+func (s clientStream) RecvMsg(m any) error { return received(s.ClientStream.RecvMsg(m)) }
+func (s clientStream) SendMsg(m any) error { return received(s.ClientStream.SendMsg(m)) }
+func (s clientStream) CloseSend() error    { return received(s.ClientStream.CloseSend()) }
+
+// received returns the error of a call with its kind. A connection that did not come about is told without gRPC's wrapping, and with what
+// to look at.
+func received(err error) error {
+	s, ok := status.FromError(err)
+	if !ok || s.Code() != codes.Unavailable {
+		return fault.FromGRPC(err)
+	}
+	quoted, ok := strings.CutPrefix(s.Message(), "connection error: desc = ")
+	why, unquoteErr := strconv.Unquote(quoted)
+	if !ok || unquoteErr != nil {
+		return fault.FromGRPC(err)
+	}
+	why = strings.TrimPrefix(strings.TrimPrefix(why, "transport: "), "Error while dialing: ")
+	hint := "is a server running there?"
+	switch {
+	case strings.Contains(why, "signed by unknown authority"):
+		hint = "if the authority is yours, name its certificate with --tls-ca"
+	case strings.Contains(why, "first record does not look like a TLS handshake"):
+		hint = "the server there is without TLS, so its address begins with http://"
+	case strings.Contains(why, "preface"):
+		hint = "if the server there has TLS, its address begins with https://"
+	}
+	return fault.FromGRPC(status.Errorf(codes.Unavailable, "no connection: %s; %s", why, hint))
+}

@@ -2,9 +2,12 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
+	"log"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/internal/fault"
@@ -119,4 +123,33 @@ func TestReconnect(t *testing.T) {
 	if d := time.Since(begin); d > 2*time.Second {
 		t.Errorf("came back after %v", d)
 	}
+}
+
+// That there is no connection is told in words that say what to look at.
+func TestNoConnection(t *testing.T) {
+	addr, stop := serve(t, "127.0.0.1:0")
+	encrypted := httptest.NewUnstartedServer(nil)
+	encrypted.EnableHTTP2 = true
+	encrypted.Config.ErrorLog = log.New(io.Discard, "", 0)
+	encrypted.StartTLS()
+	defer encrypted.Close()
+	tlsAddr := encrypted.Listener.Addr().String()
+	withTLS := grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}))
+	check := func(what, addr, want string, opts ...grpc.DialOption) {
+		t.Helper()
+		conn, err := Dial(addr, opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		_, err = daybookv1.NewLogsClient(conn).GetStream(t.Context(), &daybookv1.GetStreamRequest{})
+		if !fault.Is(err, fault.Transient) || !strings.HasPrefix(err.Error(), "no connection: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", what, err, want)
+		}
+	}
+	check("TLS where there is none", addr, "begins with http://", withTLS)
+	check("no TLS where there is one", tlsAddr, "begins with https://")
+	check("another authority", tlsAddr, "--tls-ca", withTLS)
+	stop()
+	check("nobody", addr, "dial tcp "+addr+": connect: connection refused; is a server running there?")
 }
