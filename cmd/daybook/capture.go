@@ -51,9 +51,9 @@ type captureFlags struct {
 	Prefix     string          `help:"Prefix of the streams; must be new. By default user/host/command/time." placeholder:"PREFIX"`
 	Tag        []string        `help:"Tag of every stream; any number of times." placeholder:"KEY=VALUE" sep:"none"`
 	Redact     []string        `help:"Regular expression of what is replaced by *** before it is captured; any number of times." placeholder:"PATTERN" sep:"none"`
-	RedactEnv  bool            `help:"Redact the values of environment variables that are named like secrets (see below)." default:"true" negatable:""`
+	RedactEnv  bool            `help:"Redact the values of environment variables that are named like secrets (see above)." default:"true" negatable:""`
 	WhenFull   butler.WhenFull `help:"What becomes of output when the spool is full: drop and mark the place, or block whoever writes it." enum:"block,drop" default:"drop"`
-	SpoolLimit byteSize        `help:"Most bytes that the spool may take." default:"4GiB" placeholder:"SIZE"`
+	SpoolLimit byteSize        `help:"Most bytes that the spool may take; ${default} unless said." default:"4GiB" placeholder:"SIZE"`
 }
 
 // redactHelp tells what the flags redact.

@@ -51,6 +51,9 @@ func splitPath(s string) (types.Project, types.StreamPath, error) {
 	return types.Project(project), types.StreamPath(rest), nil
 }
 
+// tellAttempt is how often a call fails, in about two seconds, before the user is told what is waited for.
+const tellAttempt = 6
+
 // copyStream prints the bytes of a stream as r asks for them, or the responses as JSON. After a lost connection it goes on where it was.
 func copyStream(e *env, l *link, r *daybookv1.FollowRequest, json bool) error {
 	out := bufio.NewWriterSize(e.stdout, 1<<20)
@@ -75,6 +78,9 @@ func copyStream(e *env, l *link, r *daybookv1.FollowRequest, json bool) error {
 		}
 		if c.next > before {
 			attempt = 0
+		}
+		if attempt == tellAttempt {
+			fmt.Fprintf(e.stderr, "daybook: %v; trying again\n", err)
 		}
 		if err := pause(e.ctx, attempt); err != nil {
 			return err

@@ -41,7 +41,7 @@ func (c *completionCmd) Run(e *env) error {
     fi
     # The paths of streams are asked of the server.
     case ${COMP_WORDS[1]} in
-      cat|tail|ls) [[ $cur == -* ]] || words=$(daybook ls --paths 2>/dev/null) ;;
+      cat|tail|ls|purge) [[ $cur == -* ]] || words=$(daybook ls --paths 2>/dev/null) ;;
     esac
   fi
   COMPREPLY=($(compgen -W "$words" -- "$cur"))
@@ -59,7 +59,7 @@ complete -o default -F _daybook daybook
 				fishFlags(&b, n.Name+"; and __fish_seen_subcommand_from "+c.Name, c.Flags)
 			}
 		}
-		b.WriteString("complete -c daybook -n '__fish_seen_subcommand_from cat tail ls' -a '(daybook ls --paths 2>/dev/null)'\n")
+		b.WriteString("complete -c daybook -n '__fish_seen_subcommand_from cat tail ls purge' -a '(daybook ls --paths 2>/dev/null)'\n")
 		b.WriteString("complete -c daybook -n '__fish_seen_subcommand_from run' -a '(__fish_complete_subcommand --fcs-skip=2)'\n")
 	}
 	_, err := e.stdout.WriteString(b.String())

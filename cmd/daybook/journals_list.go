@@ -30,7 +30,8 @@ type journalsListCmd struct {
 }
 
 func (c *journalsListCmd) Help() string {
-	return "  daybook journals list -l name:prefix=acme/ -L env\n" +
+	return "Without --selector, all that the caller may see.\n\n" +
+		"  daybook journals list -l name:prefix=acme/ -L env\n" +
 		"  daybook journals list -l 'env in (prod, qa), !deprecated' -o yaml"
 }
 

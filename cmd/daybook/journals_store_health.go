@@ -13,7 +13,7 @@ import (
 type journalsStoreHealthCmd struct {
 	journalsFlags
 	Store       string  `arg:"" help:"Store, as in specs: s3://BUCKET/PREFIX/, gs://BUCKET/PREFIX/, azure://CONTAINER/PREFIX/ or file:///PREFIX/." placeholder:"STORE"`
-	CheckDelete *string `help:"Check also that objects below this prefix can be deleted; '' is the root of the store." name:"check-delete-prefix" placeholder:"PREFIX"`
+	CheckDelete *string `help:"Check also that objects below this prefix can be deleted; an empty one is the root of the store." name:"check-delete-prefix" placeholder:"PREFIX"`
 }
 
 func (c *journalsStoreHealthCmd) Help() string {

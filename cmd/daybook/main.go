@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -53,7 +52,8 @@ type cli struct {
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 	Help        helpCmd        `cmd:"" help:"Show help for a command."`
 
-	LogLevel *slog.Level `help:"Least level of messages on stderr: debug, info, warn or error. By default warn; run, whose stderr is the command's, is silent." env:"DAYBOOK_LOG_LEVEL" name:"log-level" placeholder:"LEVEL"`
+	LogLevel    *slog.Level      `help:"Least level of messages on stderr: debug, info, warn or error. By default warn; run, whose stderr is the command's, is silent." env:"DAYBOOK_LOG_LEVEL" name:"log-level" placeholder:"LEVEL"`
+	ShowVersion kong.VersionFlag `help:"Print the version." name:"version" hidden:""`
 }
 
 // exitError ends the program with a code, after printing err unless it is nil.
@@ -91,7 +91,7 @@ func newParser(c *cli) (*kong.Kong, error) {
 	return kong.New(c,
 		kong.Name("daybook"),
 		kong.Description("Captures the output of everything you run, shows it live, and keeps it."),
-		kong.Vars{"listen": defaultListen},
+		kong.Vars{"listen": defaultListen, "version": versionLine()},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Exit(func(code int) { panic(exitCode(code)) }),
 	)
@@ -115,7 +115,7 @@ func run(parser *kong.Kong, c *cli, args []string) (code int) {
 	}
 	kctx, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "daybook: %v; see daybook %s--help\n", err, commandOf(args))
+		fmt.Fprintf(os.Stderr, "daybook: %v; see %s --help\n", err, commandOf(err))
 		return exitUsage
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -157,9 +157,13 @@ func report(w io.Writer, err error) int {
 	return exitFailure
 }
 
-func commandOf(args []string) string {
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		return args[0] + " "
+// commandOf returns the command that was understood before a parser's error.
+func commandOf(err error) string {
+	var parse *kong.ParseError
+	if errors.As(err, &parse) && parse.Context != nil {
+		if n := parse.Context.Selected(); n != nil {
+			return "daybook " + n.Path()
+		}
 	}
-	return ""
+	return "daybook"
 }

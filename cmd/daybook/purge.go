@@ -79,6 +79,9 @@ func (c *undeleteCmd) Run(e *env) (err error) {
 	}
 	defer func() { err = errors.Join(err, l.Close(context.WithoutCancel(e.ctx))) }()
 	r, err := daybookv1.NewLogsClient(l.conn).Undelete(e.ctx, &daybookv1.UndeleteRequest{Project: project, Path: path, Prefix: prefix})
+	if fault.Is(err, fault.NotFound) {
+		return fault.New(fault.NotFound, "there is no %s; daybook ls --purged shows what can be taken back", c.Path)
+	}
 	if err != nil {
 		return err
 	}

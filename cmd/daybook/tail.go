@@ -15,7 +15,7 @@ import (
 type tailCmd struct {
 	serverFlags
 	Follow bool   `help:"Go on until the stream ends." short:"f"`
-	Lines  int    `help:"Begin with the last N lines; with -f everything there is, without 10." short:"n" placeholder:"N" default:"-1"`
+	Lines  int    `help:"Begin with the last N lines. By default the last 10; with -f, everything there is." short:"n" placeholder:"N" default:"-1"`
 	JSON   bool   `help:"With -f and without -n: print an object a line, as daybook cat --json does." name:"json"`
 	Path   string `arg:"" help:"PROJECT/PREFIX/+/NAME" placeholder:"PATH"`
 }

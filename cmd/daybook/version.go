@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/daybook-dev/daybook/internal/fault"
 )
 
 // version is set by the linker for releases; otherwise the build information tells.
@@ -31,8 +33,13 @@ func versionString() string {
 type versionCmd struct{}
 
 func (versionCmd) Run(e *env) error {
-	_, err := fmt.Fprintf(e.stdout, "daybook %s %s %s/%s\n", versionString(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	_, err := fmt.Fprintln(e.stdout, versionLine())
 	return err
+}
+
+// versionLine is what the command and the flag print.
+func versionLine() string {
+	return fmt.Sprintf("daybook %s %s %s/%s", versionString(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 type helpCmd struct {
@@ -40,6 +47,8 @@ type helpCmd struct {
 }
 
 func (c *helpCmd) Run(e *env, k *kong.Kong) error {
-	_, err := k.Parse(append(c.Command, "--help"))
-	return err
+	if _, err := k.Parse(append(c.Command, "--help")); err != nil {
+		return fault.New(fault.Invalid, "%w; daybook --help lists the commands", err)
+	}
+	return nil
 }
