@@ -49,7 +49,7 @@ func TestRegisterPrefix(t *testing.T) {
 		if r, err := h.Registration().RegisterPrefix(t.Context(), again); err != nil || !bytes.Equal(r.GetSecret(), resp.GetSecret()) {
 			t.Errorf("again: %v", err)
 		}
-		for name, other := range map[string][]byte{"other nonce": bytes.Repeat([]byte{9}, 32), "no nonce": nil} {
+		for name, other := range map[string][]byte{"other nonce": bytes.Repeat([]byte{9}, 32), "no nonce": nil, "short nonce": nonce[1:]} {
 			_, err := h.Registration().RegisterPrefix(t.Context(), &logdog.RegisterPrefixRequest{Project: project, Prefix: "a/b", OpNonce: other})
 			wantCode(t, name, err, codes.AlreadyExists)
 		}

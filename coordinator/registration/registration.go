@@ -22,7 +22,6 @@ import (
 
 const (
 	nonceLength   = 32
-	defaultRealm  = "@legacy"
 	maxSourceInfo = 64 << 10
 )
 
@@ -88,6 +87,10 @@ func (s *Service) register(ctx context.Context, r *logdog.RegisterPrefixRequest)
 		switch {
 		case fault.Is(err, fault.NotFound):
 			p = wish
+			// Of a prefix that is there, a nonce that is none is another one (spec coordinator 6.1).
+			if n := len(p.OpNonce); n != 0 && n != nonceLength {
+				return fault.New(fault.Invalid, "op_nonce has %d bytes; none or %d are required", n, nonceLength)
+			}
 			if err := checkQuotas(tx, project, volume, p.Created); err != nil {
 				return err
 			}
@@ -110,7 +113,7 @@ func (s *Service) prefix(ctx context.Context, r *logdog.RegisterPrefixRequest) (
 	p := &state.Prefix{
 		Project: types.Project(r.GetProject()),
 		Prefix:  types.StreamName(r.GetPrefix()),
-		Realm:   cmp.Or(r.GetRealm(), defaultRealm),
+		Realm:   cmp.Or(r.GetRealm(), access.DefaultRealm),
 		OpNonce: bytes.Clone(r.GetOpNonce()),
 		Source:  r.GetSourceInfo(),
 		Created: time.Now().UTC().Round(time.Microsecond),
@@ -131,9 +134,6 @@ func (s *Service) prefix(ctx context.Context, r *logdog.RegisterPrefixRequest) (
 	}
 	if err := s.conf.Access.Check(ctx, p.Project, p.Realm, access.Create); err != nil {
 		return nil, nil, err
-	}
-	if n := len(p.OpNonce); n != 0 && n != nonceLength {
-		return nil, nil, fault.New(fault.Invalid, "op_nonce has %d bytes; none or %d are required", n, nonceLength)
 	}
 	size := 0
 	for _, line := range p.Source {
