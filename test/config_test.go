@@ -92,8 +92,8 @@ func (c *configured) claim(project, prefix string, expiration time.Duration) (co
 	return status.Code(err), status.Convert(err).Message()
 }
 
-// origin returns what a browser is told when a page of an origin calls a service.
-func (c *configured) origin(service, origin string) (code int, allowed string) {
+// origin returns what a browser is told when a page of an origin calls a service, with a token or without.
+func (c *configured) origin(service, origin, token string) (code int, allowed string) {
 	c.t.Helper()
 	r, err := http.NewRequestWithContext(c.t.Context(), http.MethodPost, c.URL+"/prpc/"+service, strings.NewReader("{}"))
 	if err != nil {
@@ -102,6 +102,9 @@ func (c *configured) origin(service, origin string) (code int, allowed string) {
 	r.Header.Set("Origin", origin)
 	r.Header.Set("Sec-Fetch-Site", "cross-site")
 	r.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		c.t.Fatal(err)
@@ -119,7 +122,7 @@ func TestConfigurationOfARunningServer(t *testing.T) {
 		t.Errorf("a project that is not there: %v", code)
 	}
 	const page = "https://ui.example.com"
-	if code, allowed := c.origin("logdog.Logs/Get", page); code != http.StatusForbidden || allowed != "" {
+	if code, allowed := c.origin("logdog.Logs/Get", page, ""); code != http.StatusForbidden || allowed != "" {
 		t.Errorf("a page of another origin: %d, %q", code, allowed)
 	}
 
@@ -128,11 +131,17 @@ func TestConfigurationOfARunningServer(t *testing.T) {
 	const rest = "projects:\n  local:\n  ci: {archive: {bucket: 'file://%s', stream_range: 1}, prefix_expiration: 1h, quotas: {prefixes_per_hour: 2}}\n"
 	good := "service: {prefix_expiration: 0, allowed_origins: ['" + page + "']}\n" + fmt.Sprintf(rest, bucket)
 	c.take(good, "has changed")
-	if code, allowed := c.origin("logdog.Logs/Get", page); code == http.StatusForbidden || allowed != page {
+	if code, allowed := c.origin("logdog.Logs/Get", page, ""); code == http.StatusForbidden || allowed != page {
 		t.Errorf("a page that may: %d, %q", code, allowed)
 	}
-	if code, allowed := c.origin("logdog.Services/LoadStream", page); code != http.StatusForbidden || allowed != "" {
+	if code, allowed := c.origin("logdog.Logs/Get", page, "dbk_bad"); code != http.StatusUnauthorized || allowed != page {
+		t.Errorf("a page that may, with a bad token, cannot read why: %d, %q", code, allowed)
+	}
+	if code, allowed := c.origin("logdog.Services/LoadStream", page, ""); code != http.StatusForbidden || allowed != "" {
 		t.Errorf("a page that may, of another service: %d, %q", code, allowed)
+	}
+	if code, allowed := c.origin("logdog.Services/LoadStream", page, "dbk_bad"); code != http.StatusUnauthorized || allowed != "" {
+		t.Errorf("a page that may, of another service with a bad token: %d, %q", code, allowed)
 	}
 	c.h.Run("run", "--project", "ci", "--prefix", "p/1", "--", "seq", "100000")
 	checkArchives(t, bucket)

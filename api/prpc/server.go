@@ -113,6 +113,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// Refuse answers a request below Prefix that must not come to ServeHTTP, because of who makes it, with a failure of the protocol. A page
+// that may call from another origin can read why.
+func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, err error) {
+	path := strings.TrimPrefix(r.URL.Path, Prefix)
+	service, _, _ := strings.Cut(path, "/")
+	c := &call{server: s, w: w, r: r, name: "/" + path}
+	w.Header()["Date"] = nil
+	s.allow(w.Header(), r, service, false)
+	c.limitUnread()
+	c.fail(err)
+}
+
 // allow tells a browser what a page of another origin may do.
 func (s *Server) allow(h http.Header, r *http.Request, service string, preflight bool) {
 	origin := r.Header.Get("Origin")
@@ -142,14 +154,19 @@ func (s *Server) allow(h http.Header, r *http.Request, service string, preflight
 // serveCall answers a POST.
 func (s *Server) serveCall(w http.ResponseWriter, r *http.Request, service, method string) {
 	c := &call{server: s, w: w, r: r, name: "/" + service + "/" + method}
-	// A body that nobody reads, because the call fails before, must not keep the connection longer than one that is read.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyGrace))
+	c.limitUnread()
 	resp, err := c.serve(service, method)
 	if err != nil {
 		c.fail(err)
 		return
 	}
 	c.succeed(resp)
+}
+
+// limitUnread sees to it that a body which nobody reads, because the call fails before, does not keep the connection longer than one that
+// is read.
+func (c *call) limitUnread() {
+	_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(bodyGrace))
 }
 
 // run calls the method, through the interceptors. decode fills the request.

@@ -639,6 +639,41 @@ func TestCrossOrigin(t *testing.T) {
 	}
 }
 
+// Who is refused before the call is looked at gets an answer of the protocol, and pages that may call can read it.
+func TestRefuse(t *testing.T) {
+	const page = "https://ui.example.com"
+	s := NewServer(Config{
+		CrossOrigin: func(service, origin string) Access { return Access{Allow: service == "logdog.Logs" && origin == page} },
+		Logger:      slog.New(slog.DiscardHandler),
+	})
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		code := codes.Unauthenticated
+		if r.Header.Get("Authorization") == "" {
+			code = codes.Unavailable
+		}
+		s.Refuse(w, r, status.Error(code, "the reason"))
+	}))
+	t.Cleanup(h.Close)
+	for _, tc := range []struct {
+		name    string
+		a       answer
+		status  int
+		code    string
+		said    string
+		allowed string
+	}{
+		{"bad", post(t, h, getPath, nil, "Authorization", "x", "Origin", page), 401, "16", "the reason\n", page},
+		{"another origin", post(t, h, getPath, nil, "Authorization", "x", "Origin", "https://evil.example"), 401, "16", "the reason\n", ""},
+		{"another service", post(t, h, "/prpc/logdog.Services/Batch", nil, "Authorization", "x", "Origin", page), 401, "16", "the reason\n", ""},
+		{"not found out", post(t, h, getPath, nil), 503, "14", "the server cannot answer now; try again\n", ""},
+	} {
+		if tc.a.status != tc.status || tc.a.code() != tc.code || tc.a.body != tc.said || tc.a.header.Get("Access-Control-Allow-Origin") != tc.allowed ||
+			tc.a.header.Get("X-Content-Type-Options") != "nosniff" || tc.a.header.Get("Date") != "" {
+			t.Errorf("%s: %+v", tc.name, tc.a)
+		}
+	}
+}
+
 func TestDiscovery(t *testing.T) {
 	s := serve(t, echo)
 	a := post(t, s, "/prpc/discovery.Discovery/Describe", nil)

@@ -5,12 +5,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
 	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/api/prpc"
@@ -197,8 +195,9 @@ func (s *identified) ended() error {
 	return fault.GRPC(context.Cause(s.ctx))
 }
 
-// http lets requests in whose callers are known or anonymous. Programs have a header, people the cookie of the login.
-func (c *callers) http(next http.Handler) http.Handler {
+// http lets requests in whose callers are known or anonymous. Programs have a header, people the cookie of the login. Those that are calls
+// are refused as calls are.
+func (c *callers) http(next http.Handler, calls *prpc.Server) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		credential, err := access.Bearer(r.Header.Values("Authorization"))
 		if err == nil && credential == "" {
@@ -211,8 +210,16 @@ func (c *callers) http(next http.Handler) http.Handler {
 		if err != nil && isLogin(r) {
 			credential, err = "", nil // whose cookie is not good any more, comes here for a better one
 		}
-		if err != nil {
-			refuseHTTP(w, r, err)
+		switch {
+		case err == nil:
+		case strings.HasPrefix(r.URL.Path, prpc.Prefix):
+			if fault.Is(err, fault.Unauthenticated) {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+			}
+			calls.Refuse(w, r, fault.GRPC(err))
+			return
+		default:
+			web.Refuse(w, r, err)
 			return
 		}
 		ctx, release := c.guard.Watch(access.WithCaller(r.Context(), p, credential), credential)
@@ -234,7 +241,7 @@ func (c *callers) only(p access.Permission, next http.Handler) http.Handler {
 			err = fault.New(fault.Unauthenticated, "%w", err) // so that they come back with a token
 		}
 		if err != nil {
-			refuseHTTP(w, r, err)
+			web.Refuse(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -250,20 +257,8 @@ func (c *callers) anyOf(next http.Handler, permissions ...access.Permission) htt
 				return
 			}
 		}
-		refuseHTTP(w, r, c.rules.Hidden(r.Context()))
+		web.Refuse(w, r, c.rules.Hidden(r.Context()))
 	})
-}
-
-func refuseHTTP(w http.ResponseWriter, r *http.Request, err error) {
-	if !strings.HasPrefix(r.URL.Path, prpc.Prefix) {
-		web.Refuse(w, r, err)
-		return
-	}
-	w.Header().Set("X-Prpc-Grpc-Code", strconv.Itoa(int(status.Code(fault.GRPC(err)))))
-	if fault.Is(err, fault.Unauthenticated) {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-	}
-	http.Error(w, err.Error(), fault.HTTP(err))
 }
 
 // VerifyCall implements auth.Verifier: what callers may do with journals. Administrators may do everything. Services work with the

@@ -62,7 +62,7 @@ func (s *system) serve(context.Context) error {
 	}
 
 	requests, endRequests := context.WithCancel(context.Background())
-	handler := s.callers.http(s.handler(prpcServer))
+	handler := s.callers.http(s.handler(prpcServer), prpcServer)
 	var doors []*entrance
 	open := func(m *mux.Mux, handler http.Handler) {
 		d := &entrance{m, &http.Server{
