@@ -350,6 +350,29 @@ func TestGivingUp(t *testing.T) {
 	})
 }
 
+// Existing Archivists drop the tasks of streams that they do not want to archive: those that are purged, for one. Such a stream is offered
+// again when as much time is over as for one that is silent, so that it is archived after all when it is shown again.
+func TestDroppedTask(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		open, ended := h.register("open"), h.register("ended")
+		h.terminate(ended, 2)
+		h.finish(h.lease())
+		if n := len(h.lease()); n != 0 {
+			t.Errorf("%d tasks after they were dropped", n)
+		}
+		time.Sleep(48 * time.Hour)
+		again := h.lease()
+		ids := make(map[string]bool)
+		for _, task := range again {
+			ids[task.GetId()] = true
+		}
+		if !ids[open] || !ids[ended] || len(again) != 2 {
+			t.Errorf("streams that are not archived have the tasks %v", again)
+		}
+	})
+}
+
 func TestTaskRefusals(t *testing.T) {
 	h := newHouse(t)
 	for name, r := range map[string]*logdog.LeaseRequest{

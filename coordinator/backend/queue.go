@@ -132,9 +132,14 @@ func (b *Backend) Finish(ctx context.Context, done []Done) error {
 			if t == nil || !t.Dead.IsZero() {
 				continue
 			}
-			if t.Kind == state.RemoveTask && !d.Removed && d.RetryAfter <= 0 {
+			switch {
+			case d.RetryAfter > 0:
+			case t.Kind == state.RemoveTask && !d.Removed:
 				// An Archivist of old took it for another task.
 				d.RetryAfter, d.Failed, d.Reason = time.Minute, true, "its holder cannot remove streams"
+			case t.Kind == state.ArchiveTask && !t.Stream.Archived():
+				// An Archivist of old drops what it cannot archive, and relies on the task that is due when a stream was silent for long.
+				d.RetryAfter, d.Reason = b.policy.OpenLimit, "its holder dropped it, and the stream is not archived"
 			}
 			if d.RetryAfter <= 0 {
 				finished++
