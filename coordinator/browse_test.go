@@ -116,6 +116,7 @@ func TestListPrefixesByTime(t *testing.T) {
 		"until":   {&daybookv1.ListPrefixesRequest{Until: created("b")}, []string{"a", prefix}},
 		"between": {&daybookv1.ListPrefixesRequest{Since: created("a"), Until: created("d")}, []string{"c", "b", "a"}},
 		"pattern": {&daybookv1.ListPrefixesRequest{Since: created("a"), Pattern: "*/*"}, nil},
+		"before":  {&daybookv1.ListPrefixesRequest{Until: timestamppb.New(time.Time{})}, nil},
 	} {
 		var got []string
 		test.r.Project, test.r.PageSize = project, 1

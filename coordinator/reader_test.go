@@ -1,6 +1,7 @@
 package coordinator_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/coordinator"
 	"github.com/daybook-dev/daybook/coordinator/state"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/logpb"
@@ -485,7 +487,7 @@ func TestDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	logs, _ := h.serve()
+	logs, book := h.serve()
 	_, err = logs.Get(t.Context(), &logdog.GetRequest{Project: project, Path: string(path)})
 	wantCode(t, "get", err, codes.Internal)
 	_, err = logs.Tail(t.Context(), &logdog.TailRequest{Project: project, Path: string(path)})
@@ -493,4 +495,55 @@ func TestDamage(t *testing.T) {
 	if _, err = logs.Get(t.Context(), &logdog.GetRequest{Project: project, Path: string(path), LogCount: -1, State: true}); err != nil {
 		t.Errorf("state alone: %v", err)
 	}
+
+	// Listings show what else there is.
+	h.register("whole")
+	h.put("whole", 0)
+	if found, err := book.FindStreams(t.Context(), &daybookv1.FindStreamsRequest{Project: project}); err != nil || len(found.GetStreams()) != 2 {
+		t.Errorf("find: %v, %v", found, err)
+	}
+	if listed, err := book.ListPrefixes(t.Context(), &daybookv1.ListPrefixesRequest{Project: project}); err != nil || len(listed.GetPrefixes()[0].GetStreams()) != 2 {
+		t.Errorf("list: %v, %v", listed, err)
+	}
+	follow, err := book.Follow(t.Context(), &daybookv1.FollowRequest{Project: project, Path: string(path)})
+	for err == nil {
+		_, err = follow.Recv()
+	}
+	wantCode(t, "follow", err, codes.DataLoss)
+}
+
+// A stream that is removed while streams are listed is not among them.
+func TestRemovedMeanwhile(t *testing.T) {
+	var h *house
+	remove := func() {
+		s, err := h.store.Stream(context.Background(), project, types.StreamName(prefix).Join("going").ID())
+		if err != nil {
+			return // it is gone
+		}
+		if err := h.store.Update(context.Background(), func(tx state.Tx) error { return tx.DeleteStream(s) }); err != nil {
+			t.Error(err)
+		}
+	}
+	h = newHouse(t, func(c *coordinator.Config) { c.Storage = tailHook{c.Storage, remove} })
+	_, book := h.serve()
+	h.register("staying")
+	h.register("going")
+	if found, err := book.FindStreams(t.Context(), &daybookv1.FindStreamsRequest{Project: project}); err != nil || len(found.GetStreams()) != 1 {
+		t.Errorf("find: %v, %v", found, err)
+	}
+	h.register("going")
+	if listed, err := book.ListPrefixes(t.Context(), &daybookv1.ListPrefixesRequest{Project: project}); err != nil || len(listed.GetPrefixes()[0].GetStreams()) != 1 {
+		t.Errorf("list: %v, %v", listed, err)
+	}
+}
+
+// tailHook calls a function before each Tail.
+type tailHook struct {
+	storage.Storage
+	before func()
+}
+
+func (h tailHook) Tail(ctx context.Context, s storage.Stream) (storage.Entry, error) {
+	h.before()
+	return h.Storage.Tail(ctx, s)
 }

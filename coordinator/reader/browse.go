@@ -118,6 +118,9 @@ func (l *daybookLogs) prefix(ctx context.Context, p *state.Prefix) (*daybookv1.P
 	v := &daybookv1.Prefix{Project: string(p.Project), Prefix: string(p.Prefix), Created: timestamppb.New(p.Created)}
 	for _, s := range streams {
 		d, err := l.reader.describe(ctx, s)
+		if fault.Is(err, fault.NotFound) {
+			continue // it was removed since it was found
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -7,11 +7,13 @@ import (
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/coordinator/state"
+	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
-// describe returns what readers are told of a stream. What it holds is asked of its last entry until it is archived.
+// describe returns what readers are told of a stream. What it holds is asked of its last entry until it is archived. If that is damaged,
+// nothing is said of it: who reads the stream is told, and a listing has others, too.
 func (r *Reader) describe(ctx context.Context, s *state.Stream) (*daybookv1.Stream, error) {
 	var last *logpb.LogEntry
 	if !s.Archived() {
@@ -22,7 +24,7 @@ func (r *Reader) describe(ctx context.Context, s *state.Stream) (*daybookv1.Stre
 			}
 			return err
 		})
-		if err != nil {
+		if err != nil && !fault.Is(err, fault.DataLoss) {
 			return nil, err
 		}
 	}

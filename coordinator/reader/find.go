@@ -108,6 +108,9 @@ func (l *daybookLogs) shown(ctx context.Context, s *state.Stream, r *daybookv1.F
 		return nil, err
 	}
 	v, err := l.reader.describe(ctx, s)
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil // it was removed since it was found
+	}
 	// The store knows phases; states depend on what has arrived, too.
 	if err != nil || len(r.GetStates()) > 0 && !slices.Contains(r.GetStates(), v.GetState()) {
 		return nil, err
@@ -172,7 +175,11 @@ func instant(name string, t *timestamppb.Timestamp) (time.Time, error) {
 	if err := t.CheckValid(); err != nil {
 		return time.Time{}, fault.New(fault.Invalid, "%s: %w", name, err)
 	}
-	return t.AsTime().Add(time.Microsecond - time.Nanosecond).Truncate(time.Microsecond), nil
+	at := t.AsTime().Add(time.Microsecond - time.Nanosecond).Truncate(time.Microsecond)
+	if at.IsZero() {
+		at = at.Add(time.Microsecond) // the first time that there is would be none
+	}
+	return at, nil
 }
 
 func pageSize(n int32) int {
