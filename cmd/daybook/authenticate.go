@@ -28,6 +28,7 @@ type callers struct {
 	chain  access.Chain
 	guard  *access.Guard
 	rules  *access.Rules
+	broker bool // calls that work with journals are not passed on
 }
 
 func newCallers() *callers { return &callers{self: rand.Text()} }
@@ -124,8 +125,24 @@ var demands = map[string]access.Permission{
 	"discovery.Discovery": "",
 }
 
-// admit refuses calls of services that the caller may not use at all.
+// journalCalls are what calls need that work with journals. The broker asks again, when it has their requests.
+var journalCalls = map[string]auth.Capability{
+	protocol.Journal_List_FullMethodName:                auth.List,
+	protocol.Journal_Apply_FullMethodName:               auth.Apply,
+	protocol.Journal_Read_FullMethodName:                auth.Read,
+	protocol.Journal_Append_FullMethodName:              auth.Append,
+	protocol.Journal_Replicate_FullMethodName:           auth.Replicate,
+	protocol.Journal_ListFragments_FullMethodName:       auth.Read,
+	protocol.Journal_FragmentStoreHealth_FullMethodName: auth.Read,
+	protocol.Pipeline_Append_FullMethodName:             auth.Append,
+}
+
+// admit refuses calls that the caller may not make, whatever they are about.
 func (c *callers) admit(ctx context.Context, method string) error {
+	if capability, ok := journalCalls[method]; ok && c.broker {
+		_, _, _, err := c.VerifyCall(ctx, capability)
+		return err
+	}
 	service, _, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
 	need, ok := demands[service]
 	if !ok {

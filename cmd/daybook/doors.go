@@ -44,20 +44,22 @@ func (s *system) serve(context.Context) error {
 	grpcServer := grpc.NewServer(append(options, around.options()...)...)
 	s.grpcServer = grpcServer
 	prpcServer := prpc.NewServer(prpc.Config{Interceptors: around.unary, CrossOrigin: s.crossOrigin, Logger: s.Log})
+	services := early{grpcServer}
 	if s.journals != nil {
-		protocol.RegisterJournalServer(grpcServer, s.journals)
-		protocol.RegisterPipelineServer(grpcServer, s.journals.Pipeline())
-		protocol.RegisterTrimServer(grpcServer, s.journals.Trimming())
+		s.callers.broker = true
+		protocol.RegisterJournalServer(services, s.journals)
+		protocol.RegisterPipelineServer(services, s.journals.Pipeline())
+		protocol.RegisterTrimServer(services, s.journals.Trimming())
 	}
 	stopPublishing := func() {}
 	if s.coord != nil {
-		s.coord.Register(grpcServer)
+		s.coord.Register(services)
 		s.coord.Register(prpcServer)
-		stopPublishing = s.servePubSub(grpcServer)
+		stopPublishing = s.servePubSub(services)
 	}
 
 	if s.quarantine != nil {
-		daybookv1.RegisterQuarantineServer(grpcServer, s.quarantine)
+		daybookv1.RegisterQuarantineServer(services, s.quarantine)
 		daybookv1.RegisterQuarantineServer(prpcServer, s.quarantine)
 	}
 

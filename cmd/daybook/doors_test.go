@@ -19,11 +19,13 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/daybook-dev/daybook/api/client"
 	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/coordinator/access"
 	"github.com/daybook-dev/daybook/internal/datadir"
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
@@ -161,6 +163,36 @@ func TestEveryMethodRefuses(t *testing.T) {
 			}
 			if !slices.Contains(want, got) {
 				t.Errorf("%s by %s: %v, want %v", name, who, got, want)
+			}
+		}
+	}
+}
+
+// Callers who may not make a call are told so before the server has taken what they send, which may be much.
+func TestRefusalsComeFirst(t *testing.T) {
+	s := openGuarded(t)
+	callers := map[string]*grpc.ClientConn{
+		"bad":    dialAs(t, s.Address(), access.TokenPrefix+"bad"),
+		"nobody": dialAs(t, s.Address(), ""),
+		"writer": dialAs(t, s.Address(), tokenOf(t, s, "writer", access.Create)),
+	}
+	for name := range methods(t, s) {
+		for who, conn := range callers {
+			switch {
+			case who == "bad":
+			case name == "/protocol.Journal/List" && who == "writer", name == "/protocol.Journal/Append" && who == "writer":
+				continue // who may
+			case !strings.HasPrefix(name, "/protocol.Journal/"):
+				continue // what it is about decides
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
+			stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, name)
+			if err == nil {
+				err = stream.RecvMsg(new(emptypb.Empty))
+			}
+			cancel()
+			if c := status.Code(err); c != codes.Unauthenticated && c != codes.PermissionDenied {
+				t.Errorf("%s by %s, who has sent nothing: %v", name, who, err)
 			}
 		}
 	}

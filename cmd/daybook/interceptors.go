@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 
 	"google.golang.org/grpc"
 
@@ -23,6 +24,24 @@ func (i *interceptors) add(unary grpc.UnaryServerInterceptor, stream grpc.Stream
 
 func (i *interceptors) options() []grpc.ServerOption {
 	return []grpc.ServerOption{grpc.ChainUnaryInterceptor(i.unary...), grpc.ChainStreamInterceptor(i.stream...)}
+}
+
+// early registers services whose interceptors go around the receipt of a request, too. Otherwise whoever is refused in the end could
+// first have megabytes decoded, which take many times as much memory.
+type early struct{ *grpc.Server }
+
+func (e early) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	d := *desc
+	d.Methods = slices.Clone(desc.Methods)
+	for i, m := range desc.Methods {
+		info := &grpc.UnaryServerInfo{Server: impl, FullMethod: "/" + desc.ServiceName + "/" + m.MethodName}
+		d.Methods[i].Handler = func(srv any, ctx context.Context, receive func(any) error, around grpc.UnaryServerInterceptor) (any, error) {
+			return around(ctx, nil, info, func(ctx context.Context, _ any) (any, error) {
+				return m.Handler(srv, ctx, receive, nil)
+			})
+		}
+	}
+	e.Server.RegisterService(&d, impl)
 }
 
 // panicsAreErrors keeps a defect in one call from taking the process, and with it everybody's calls, down.
