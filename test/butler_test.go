@@ -231,6 +231,46 @@ func TestNextButlerSendsWhatIsLeft(t *testing.T) {
 	}
 }
 
+// A spool that cannot be read keeps no other one back, is shown, and can be given up.
+func TestUnreadableSpool(t *testing.T) {
+	h := testkit.NewHouse(t)
+	s := h.Serve()
+	var runs []*testkit.Process
+	for i := range 3 {
+		runs = append(runs, testkit.Start(t, h.Command("run", "--prefix", fmt.Sprintf("left/%d", i), "--", "sh", "-c", "echo one; while kill -0 $PPID 2>/dev/null; do sleep 0.01; done")))
+		awaitOutput(t, h, fmt.Sprintf("local/left/%d/+/stdout", i), "one\n")
+	}
+	s.Stop(time.Minute)
+	for _, p := range runs {
+		p.Signal(syscall.SIGKILL)
+		p.Wait()
+	}
+	claims, err := filepath.Glob(filepath.Join(h.Data, "spool", "local", "left_1-*", "butler.json"))
+	if err != nil || len(claims) != 1 {
+		t.Fatal(claims, err)
+	}
+	if err := os.Truncate(claims[0], 0); err != nil { // as a power cut may leave it
+		t.Fatal(err)
+	}
+	name := filepath.Base(filepath.Dir(claims[0]))
+	p := testkit.Start(t, h.Command("flush"))
+	if code := p.Wait(); code != 1 || !strings.Contains(p.Stdout.String(), "2 spools sent") || !strings.Contains(p.Stderr.String(), "daybook spool drop "+name) {
+		t.Errorf("flush: exit code %d, %s%s", code, p.Stdout, p.Stderr)
+	}
+	for _, i := range []int{0, 2} {
+		if got := h.Run("tail", "-f", fmt.Sprintf("local/left/%d/+/stdout", i)); got != "one\n" {
+			t.Errorf("%d: %q", i, got)
+		}
+	}
+	if got := h.Run("spool", "ls"); !strings.Contains(got, "unreadable") || !strings.Contains(got, name) || !strings.Contains(got, "1 spools") {
+		t.Errorf("spool ls: %s", got)
+	}
+	h.Run("spool", "drop", name)
+	if got := h.Run("spool", "ls"); !strings.HasPrefix(got, "0 spools") {
+		t.Errorf("spool ls: %s", got)
+	}
+}
+
 // What no server will take can be given up, by name, unless its owner lives.
 func TestSpoolDrop(t *testing.T) {
 	h := testkit.NewHouse(t)

@@ -206,7 +206,7 @@ func (k *capture) openButler(ctx context.Context, c *captureFlags, tags streampr
 	})
 	if err != nil {
 		giveUp()
-		return errors.Join(err, os.Remove(spool))
+		return errors.Join(err, os.RemoveAll(spool))
 	}
 	streams, end := context.WithCancel(ctx)
 	k.endStreams = end

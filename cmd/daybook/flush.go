@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -23,8 +25,19 @@ type flushCmd struct {
 }
 
 func (c *flushCmd) Help() string {
-	return "A command whose output no server took, or that was killed, leaves it in a spool in the data directory. The next daybook run or serve sends it; so does this."
+	return "A command whose output no server took, or that was killed, leaves it in a spool in the data directory. The next daybook run or serve sends it; so does this. " +
+		"It gives up on a spool of which the server takes nothing for two minutes; what is left stays."
 }
+
+const (
+	// flushPatience is how long a server may take nothing of a spool until daybook flush gives up.
+	flushPatience = 2 * time.Minute
+	// resumePatience is that of the background, which tries the next spool then, and this one later.
+	resumePatience = 30 * time.Second
+	// What the server did not take is tried again after a pause that doubles from the first to the last.
+	firstResumePause = 10 * time.Second
+	lastResumePause  = 5 * time.Minute
+)
 
 func (c *flushCmd) Run(e *env) (err error) {
 	l, err := c.openLink(e.ctx, e.log)
@@ -32,62 +45,91 @@ func (c *flushCmd) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close(context.WithoutCancel(e.ctx))) }()
-	n, err := flushSpools(e.ctx, l.Spools(), l.conn, e.log)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(e.stdout, "daybook: %d spools sent\n", n)
-	return err
+	f := flusher{conn: l.conn, root: l.Spools(), patience: flushPatience, log: e.log}
+	err = f.flush(e.ctx)
+	_, werr := fmt.Fprintf(e.stdout, "daybook: %d spools sent\n", f.sent)
+	return errors.Join(err, werr)
 }
 
-// flushSpools sends every spool below a directory whose owner is gone, and returns how many it did.
-func flushSpools(ctx context.Context, root string, conn clientConn, log *slog.Logger) (sent int, err error) {
-	spools, err := daybook.Spools(root)
-	if err != nil {
-		return 0, err
-	}
+// flusher sends the spools below a directory whose owners are gone.
+type flusher struct {
+	conn     clientConn
+	root     string
+	patience time.Duration
+	log      *slog.Logger
+
+	// sent counts the spools of which nothing is left.
+	sent int
+	// again says that there are some of which the server took nothing, but may later.
+	again bool
+}
+
+// flush sends them one after the other. One that cannot be sent keeps no other one back.
+func (f *flusher) flush(ctx context.Context) error {
+	spools, err := daybook.Spools(f.root)
+	f.again = false
 	for _, s := range spools {
 		if s.Alive {
 			continue
 		}
 		rerr := daybook.Resume(ctx, s.Dir, daybook.ResumeConfig{
-			Journals: journalClient(conn), Registration: logdog.NewRegistrationClient(conn), Logger: log,
+			Journals: journalClient(f.conn), Registration: logdog.NewRegistrationClient(f.conn), Patience: f.patience, Logger: f.log,
 		})
-		if fault.Is(rerr, fault.NotFound) || fault.Is(rerr, fault.Precondition) {
-			continue // somebody else was faster, or its owner is only just beginning
+		switch {
+		case rerr == nil:
+			f.sent++
+		case ctx.Err() != nil:
+			return errors.Join(err, rerr)
+		case fault.Is(rerr, fault.NotFound), fault.Is(rerr, fault.Precondition):
+			// somebody else was faster, or its owner is only just beginning
+		case fault.Is(rerr, fault.Deadline):
+			f.again = true
+			err = errors.Join(err, fmt.Errorf("send the spool of %s: %w; it stays, daybook flush tries again", s.Name(), rerr))
+		default:
+			err = errors.Join(err, fmt.Errorf("send the spool of %s: %w; if it can never be sent, daybook spool drop %[1]s gives it up", s.Name(), rerr))
 		}
-		if rerr != nil {
-			err = errors.Join(err, fmt.Errorf("send the spool %s: %w", s.Dir, rerr))
-			continue
-		}
-		sent++
 	}
-	return sent, err
+	return err
 }
 
 // resumption sends, in the background, what commands left behind that died or found no server.
 type resumption struct {
 	cancel context.CancelFunc
-	done   chan struct{}
+	// tried is closed when each spool was sent, or could not be; done, when nothing more is.
+	tried, done chan struct{}
 }
 
 // resumeSpools begins to send every spool below a directory whose owner is gone.
 func resumeSpools(ctx context.Context, root string, conn clientConn, log *slog.Logger) *resumption {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &resumption{cancel: cancel, done: make(chan struct{})}
+	r := &resumption{cancel: cancel, tried: make(chan struct{}), done: make(chan struct{})}
+	tried := sync.OnceFunc(func() { close(r.tried) })
 	go func() {
 		defer close(r.done)
-		if _, err := flushSpools(ctx, root, conn, log); err != nil && ctx.Err() == nil {
-			log.Warn("send what earlier commands left in their spools", "error", err)
+		defer tried()
+		f := flusher{conn: conn, root: root, patience: resumePatience, log: log}
+		for pause := firstResumePause; ; pause = min(2*pause, lastResumePause) {
+			if err := f.flush(ctx); err != nil && ctx.Err() == nil {
+				log.Warn("send what earlier commands left in their spools", "error", err)
+			}
+			if !f.again {
+				return
+			}
+			tried()
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+			}
 		}
 	}()
 	return r
 }
 
-// wait returns when nothing more is to be sent, or ctx ends.
+// wait returns when each spool was tried, or ctx ends.
 func (r *resumption) wait(ctx context.Context) {
 	select {
-	case <-r.done:
+	case <-r.tried:
 	case <-ctx.Done():
 	}
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"text/tabwriter"
@@ -23,7 +25,7 @@ type spoolLsCmd struct {
 
 func (c *spoolLsCmd) Help() string {
 	return "Each command keeps its output in a spool on disk until the server has taken it. A spool whose owner lives is on its way. " +
-		"One that was left behind is sent by the next daybook run or serve, or by daybook flush."
+		"One that was left behind is sent by the next daybook run or serve, or by daybook flush. One that is unreadable has the name of its directory, and cannot be sent."
 }
 
 func (c *spoolLsCmd) Run(e *env) error {
@@ -37,6 +39,7 @@ func (c *spoolLsCmd) Run(e *env) error {
 	}
 	t := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
 	var errs []error
+	var unreadable []daybook.Spool
 	var total int64
 	n := 0
 	for _, s := range servers {
@@ -44,19 +47,26 @@ func (c *spoolLsCmd) Run(e *env) error {
 		errs = append(errs, err)
 		for _, spool := range spools {
 			state := "left behind"
-			if spool.Alive {
+			switch {
+			case spool.Alive:
 				state = "in use"
+			case spool.Err != nil:
+				state = "unreadable"
+				unreadable = append(unreadable, spool)
 			}
 			if n == 0 {
 				fmt.Fprintln(t, "SIZE\tAGE\tSTATE\tSERVER\tSTREAMS")
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s/%s\n", bytesText(spool.Bytes), age(spool.Age()), state, filepath.Base(s), spool.Project, spool.Prefix)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", bytesText(spool.Bytes), age(spool.Age()), state, filepath.Base(s), spool.Name())
 			n++
 			total += spool.Bytes
 		}
 	}
 	errs = append(errs, t.Flush())
 	_, err = fmt.Fprintf(e.stdout, "%d spools, %s\n", n, bytesText(total))
+	for _, s := range unreadable {
+		fmt.Fprintf(e.stderr, "daybook: what is in %s cannot be sent: %v; daybook spool drop %s gives it up\n", s.Dir, s.Err, s.Name())
+	}
 	return errors.Join(append(errs, err)...)
 }
 
@@ -84,7 +94,7 @@ func (c *spoolDropCmd) Run(e *env) error {
 		spools, err := daybook.Spools(root)
 		errs = append(errs, err)
 		for _, s := range spools {
-			name := string(s.Project) + "/" + string(s.Prefix)
+			name := s.Name()
 			if !slices.Contains(c.Prefixes, name) {
 				continue
 			}
@@ -107,5 +117,15 @@ func (c *spoolDropCmd) Run(e *env) error {
 
 // spoolRoots returns the directories that spools are in, one for each server.
 func spoolRoots(dir *datadir.Dir) ([]string, error) {
-	return filepath.Glob(filepath.Join(dir.Join("spool"), "*"))
+	entries, err := os.ReadDir(dir.Join("spool"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var roots []string
+	for _, e := range entries {
+		if e.IsDir() {
+			roots = append(roots, filepath.Join(dir.Join("spool"), e.Name()))
+		}
+	}
+	return roots, err
 }

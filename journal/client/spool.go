@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -101,6 +103,75 @@ func (sp *spool) scan(log *slog.Logger) ([]*spoolFile, error) {
 	}
 	slices.SortFunc(found, func(a, b *spoolFile) int { return cmp.Compare(a.seq, b.seq) })
 	return found, nil
+}
+
+// ReadSpool calls f with the content of each batch that is left in the directory of an append service, if there is one, in their order.
+// Files that are damaged are read as far as they are good. Nothing is changed, and no service may have the directory meanwhile.
+func ReadSpool(dir string, f func(journal pb.Journal, content io.Reader) error) error {
+	var paths []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.Type().IsRegular() && slices.Contains([]string{stateQueued, stateFailed}, filepath.Ext(path)):
+			paths = append(paths, path)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read spool: %w", err)
+	}
+	// By sequence numbers, which are of one length.
+	slices.SortFunc(paths, func(a, b string) int { return cmp.Compare(filepath.Base(a), filepath.Base(b)) })
+	for _, path := range paths {
+		if err := readSpoolFile(path, f); err != nil {
+			return fmt.Errorf("read spool: %w", err)
+		}
+	}
+	return nil
+}
+
+func readSpoolFile(path string, f func(journal pb.Journal, content io.Reader) error) error {
+	file := &spoolFile{spool: newSpool(vfs.OS, filepath.Dir(path), 0), path: path}
+	if err := file.open(); err != nil {
+		return err
+	}
+	defer file.rest()
+	var err error
+	if file.size, err = file.file.Size(); err != nil {
+		return err
+	}
+	if err := file.recover(); errors.Is(err, errSpoolDamaged) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	r, err := file.read()
+	if err != nil {
+		return err
+	}
+	return f(pb.Journal(file.request.Journal).StripMeta(), &contentReader{r: r, buf: make([]byte, chunkSize)})
+}
+
+// contentReader reads the content of records as one.
+type contentReader struct {
+	r         *recordReader
+	buf, rest []byte
+}
+
+func (c *contentReader) Read(p []byte) (int, error) {
+	if len(c.rest) == 0 {
+		var err error
+		if c.rest, err = c.r.next(c.buf); err != nil {
+			return 0, err
+		}
+		if len(c.rest) == 0 {
+			return 0, io.EOF
+		}
+	}
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
 }
 
 // adopt takes in a file of an earlier service; nil if there is nothing to send in it.

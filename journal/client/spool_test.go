@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -573,5 +575,47 @@ func TestEscapeJournal(t *testing.T) {
 	}
 	if n := len(escapeJournal(pb.Journal(strings.Repeat("é", 256)))); n > 255 {
 		t.Errorf("%d bytes", n)
+	}
+}
+
+func TestReadSpool(t *testing.T) {
+	read := func(dir string) string {
+		var got strings.Builder
+		wantNil(t, ReadSpool(dir, func(journal pb.Journal, content io.Reader) error {
+			if journal != "test/journal" {
+				t.Errorf("journal %s", journal)
+			}
+			_, err := io.Copy(&got, content)
+			return err
+		}))
+		return got.String()
+	}
+	dir := filepath.Join(t.TempDir(), "spool")
+	if got := read(dir); got != "" {
+		t.Errorf("a directory that is not there: %q", got)
+	}
+	s := openService(t, away().start(t), dir, withMaxBatch(4))
+	for _, c := range []string{"1,", "2,", "3,", "4,", "5,"} {
+		put(t, s, request("test/journal;meta"), c)
+	}
+	kill(t, s)
+	const want = "1,2,3,4,5,"
+	if got := read(dir); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	// Wherever a file is cut off or changed, what is before it is read.
+	files := spoolFiles(t, dir, stateQueued)
+	path := files[len(files)-1]
+	whole, err := os.ReadFile(path)
+	wantNil(t, err)
+	for n := range whole {
+		changed := slices.Clone(whole)
+		changed[n] ^= 1
+		for _, content := range [][]byte{whole[:n], changed} {
+			wantNil(t, os.WriteFile(path, content, 0o600))
+			if got := read(dir); !strings.HasPrefix(want, got) || len(files) > 1 && got == "" || got == want {
+				t.Errorf("%d bytes: %q", n, got)
+			}
+		}
 	}
 }

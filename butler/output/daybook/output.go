@@ -77,7 +77,8 @@ var _ interface {
 	output.Extender
 } = (*Output)(nil)
 
-// New makes a spool and returns an output that works until ctx ends or Close is called. It does not wait for a server.
+// New makes a spool and returns an output that works until ctx ends or Close is called. It does not wait for a server. After an error
+// nothing is left of the spool.
 func New(ctx context.Context, c Config) (*Output, error) {
 	if err := c.validate(); err != nil {
 		return nil, c.wrap("open", err)
@@ -103,10 +104,10 @@ func create(ctx context.Context, c Config) (*Output, error) {
 	o := newOutput(ctx, c, newClaim(&c, source), lock)
 	if err := o.claim.write(c.SpoolDir); err != nil {
 		o.cancel()
-		return nil, errors.Join(err, lock.Unlock())
+		return nil, errors.Join(err, lock.Unlock(), os.RemoveAll(c.SpoolDir))
 	}
 	if err := o.open(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(c.SpoolDir))
 	}
 	o.tasks.Go(func() {
 		if err := o.register(o.ctx); err != nil && o.ctx.Err() == nil {
@@ -134,6 +135,10 @@ func (o *Output) open() (err error) {
 	if o.streams, err = openStreams(filepath.Join(o.c.SpoolDir, streamsFile)); err != nil {
 		o.cancel()
 		return errors.Join(err, o.lock.Unlock())
+	}
+	if err := o.recall(); err != nil {
+		o.cancel()
+		return errors.Join(err, o.streams.close(), o.lock.Unlock())
 	}
 	o.service, err = client.OpenAppendService(o.ctx, o.c.Journals, filepath.Join(o.c.SpoolDir, appendsDir),
 		client.WithLogger(o.log), client.WithSpoolLimit(o.c.spoolLimit()))

@@ -24,6 +24,7 @@ import (
 	"github.com/daybook-dev/daybook/butler"
 	"github.com/daybook-dev/daybook/butler/output"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/logs/envelope"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
@@ -250,6 +251,135 @@ func TestResumeEndsOrphans(t *testing.T) {
 			t.Errorf("%s: %+v", name, g)
 		}
 	}
+}
+
+// TestResumeOfDamagedStreams damages the file of streams at every byte: no stream ends below an entry that is in the spool.
+func TestResumeOfDamagedStreams(t *testing.T) {
+	s := newServer()
+	s.down = true
+	c, _ := config(t, s)
+	ctx, kill := context.WithCancel(t.Context())
+	o := open(t, ctx, c)
+	send(t, o, bundle("cut", 0, false, "1", "2"))
+	send(t, o, bundle("ended", 0, true, "x"))
+	send(t, o, bundle("cut", 2, false, "3"))
+	kill()
+	if err := o.Close(t.Context()); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	s.set(func() { s.down = false })
+	path := filepath.Join(c.SpoolDir, streamsFile)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved := t.TempDir() + "/saved"
+	if err := os.CopyFS(saved, os.DirFS(c.SpoolDir)); err != nil {
+		t.Fatal(err)
+	}
+	for n := range whole {
+		changed := slices.Clone(whole)
+		changed[n] ^= 1
+		for how, content := range map[string][]byte{"cut off": whole[:n], "changed": changed} {
+			s.set(func() { s.journals = map[string][]byte{} })
+			if err := os.RemoveAll(c.SpoolDir); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.CopyFS(c.SpoolDir, os.DirFS(saved)); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := Resume(t.Context(), c.SpoolDir, ResumeConfig{Journals: c.Journals, Registration: c.Registration}); err != nil {
+				t.Fatalf("%s at %d: %v", how, n, err)
+			}
+			wantGone(t, c.SpoolDir)
+			got := s.received(t)
+			if cut := got.Stream("cut"); string(cut.Data) != "1\n2\n3\n" || cut.Terminal != 1 || cut.TerminalIndex != 2 || cut.Ended.GetReason() != orphaned {
+				t.Errorf("%s at %d: cut: %+v", how, n, cut)
+			}
+			if ended := got.Stream("ended"); string(ended.Data) != "x\n" || ended.TerminalIndex != 0 || ended.Ended != nil {
+				t.Errorf("%s at %d: ended: %+v", how, n, ended)
+			}
+		}
+	}
+}
+
+// TestResumeGivesUp has servers that take nothing.
+func TestResumeGivesUp(t *testing.T) {
+	for name, set := range map[string]func(*server){
+		"registrations": func(s *server) { s.refuse = status.Error(codes.Unavailable, "the disk is full") },
+		"appends":       func(s *server) { s.full = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer()
+			c, _ := config(t, s)
+			ctx, kill := context.WithCancel(t.Context())
+			s.set(func() { s.down = true })
+			o := open(t, ctx, c)
+			send(t, o, bundle("s", 0, false, "a"))
+			kill()
+			_ = o.Close(t.Context()) // it was killed
+			s.set(func() { s.down = false; set(s) })
+			r := ResumeConfig{Journals: c.Journals, Registration: c.Registration, Patience: 2 * time.Second}
+			err := Resume(t.Context(), c.SpoolDir, r)
+			if !fault.Is(err, fault.Deadline) || name == "registrations" && !strings.Contains(err.Error(), "the disk is full") {
+				t.Error(err)
+			}
+			s.set(func() { s.full = false; s.refuse = nil })
+			r.Patience = testkit.Patience
+			if err := Resume(t.Context(), c.SpoolDir, r); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.received(t).Stream("s"); string(got.Data) != "a\n" || got.Terminal != 1 {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+// TestDamagedClaim has a spool that nobody can send.
+func TestDamagedClaim(t *testing.T) {
+	s := newServer()
+	c, root := config(t, s)
+	if err := open(t, t.Context(), c).SendBundle(bundle("s", 0, false, "a")); err != nil {
+		t.Fatal(err)
+	}
+	damaged := filepath.Join(root, "damaged")
+	if err := os.Mkdir(damaged, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(damaged, claimFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spools, err := Spools(root)
+	if err != nil || len(spools) != 2 {
+		t.Fatalf("%v %v", spools, err)
+	}
+	for _, got := range spools {
+		switch got.Name() {
+		case "local/user/run":
+			if !got.Alive || got.Err != nil {
+				t.Errorf("%+v", got)
+			}
+		case "damaged":
+			if got.Alive || !fault.Is(got.Err, fault.DataLoss) {
+				t.Errorf("%+v", got)
+			}
+		default:
+			t.Errorf("%+v", got)
+		}
+	}
+	r := ResumeConfig{Journals: c.Journals, Registration: c.Registration}
+	if err := Resume(t.Context(), damaged, r); !fault.Is(err, fault.DataLoss) {
+		t.Error(err)
+	}
+	if err := Drop(damaged); err != nil {
+		t.Error(err)
+	}
+	wantGone(t, damaged)
 }
 
 func TestFullSpoolBlocks(t *testing.T) {

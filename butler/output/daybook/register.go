@@ -2,6 +2,7 @@ package daybook
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -16,6 +17,13 @@ const registerTimeout = 30 * time.Second
 
 // register claims the prefix, and tries again until that succeeds or cannot.
 func (o *Output) register(ctx context.Context) error {
+	var last error
+	ended := func() error {
+		if last == nil {
+			return context.Cause(ctx)
+		}
+		return fmt.Errorf("%w; its answer was: %w", context.Cause(ctx), last)
+	}
 	for wait := backoff(0); ; {
 		resp, err := o.tryRegister(ctx)
 		switch {
@@ -29,13 +37,14 @@ func (o *Output) register(ctx context.Context) error {
 			}
 			return nil
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return ended()
 		case !fault.IsTransient(err):
 			return err
 		}
 		o.log.Info("the registration failed, trying again", "error", err)
-		if err := sleep(ctx, wait.next()); err != nil {
-			return err
+		last = err
+		if sleep(ctx, wait.next()) != nil {
+			return ended()
 		}
 	}
 }

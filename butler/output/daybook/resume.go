@@ -5,19 +5,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/api/logdog"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/internal/filelock"
+	"github.com/daybook-dev/daybook/journal/client"
 	"github.com/daybook-dev/daybook/journal/protocol"
+	"github.com/daybook-dev/daybook/logs/envelope"
 	"github.com/daybook-dev/daybook/logs/logpb"
 	"github.com/daybook-dev/daybook/logs/types"
 )
@@ -26,13 +31,16 @@ import (
 type ResumeConfig struct {
 	Journals     protocol.RoutedJournalClient
 	Registration logdog.RegistrationClient
+	// Patience is how long the server may take nothing until Resume gives up; zero is for ever.
+	Patience time.Duration
 	// Logger gets what goes wrong and is tried again. nil discards it.
 	Logger *slog.Logger
 }
 
 // Resume sends what is left in the spool of an output that is no more, ends the streams that it left open, and removes the spool.
-// It goes on until that is done, or ctx ends, or the server refuses for good; the spool is then as good as before. While the owner
-// of the spool lives, the error is of the kind fault.Precondition.
+// It goes on until that is done, or ctx ends, or the server refuses for good, or, as an error of the kind fault.Deadline, takes
+// nothing for too long; the spool is then as good as before. While the owner of the spool lives, the error is of the kind
+// fault.Precondition.
 func Resume(ctx context.Context, dir string, c ResumeConfig) error {
 	if err := resume(ctx, dir, c); err != nil {
 		return fmt.Errorf("daybook output: resume %s: %w", dir, err)
@@ -52,21 +60,96 @@ func resume(ctx context.Context, dir string, c ResumeConfig) error {
 	if err != nil {
 		return errors.Join(err, lock.Unlock())
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	o := newOutput(ctx, Config{
 		Project: k.Project, Prefix: k.Prefix, Journals: c.Journals, Registration: c.Registration, SpoolDir: dir, Logger: c.Logger,
 	}, k, lock)
 	// What is in the spool does not wait for a registration of ours, so that comes first.
-	if err := o.register(ctx); err != nil {
+	if err := o.registerWithin(ctx, c.Patience); err != nil {
 		o.cancel()
 		return errors.Join(err, lock.Unlock())
 	}
 	if err := o.open(); err != nil {
 		return err
 	}
+	defer o.guard(c.Patience, cancel)()
 	if orphans := o.orphans(); orphans != nil {
 		err = o.send(orphans)
 	}
-	return errors.Join(err, o.close(ctx))
+	if err = errors.Join(err, o.close(ctx)); err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// errPatience is why Resume gives up.
+func errPatience(patience time.Duration) error {
+	return fault.New(fault.Deadline, "the server took nothing for %v", patience)
+}
+
+// registerWithin is register, for at most so long unless that is zero.
+func (o *Output) registerWithin(ctx context.Context, patience time.Duration) error {
+	if patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, patience, errPatience(patience))
+		defer cancel()
+	}
+	return o.register(ctx)
+}
+
+// guard calls giveUp when the server takes nothing for so long. It looks until the returned function is called.
+func (o *Output) guard(patience time.Duration, giveUp context.CancelCauseFunc) (stop func()) {
+	if patience <= 0 {
+		return func() {}
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		t := time.NewTicker(max(patience/8, time.Millisecond))
+		defer t.Stop()
+		for since, left := time.Now(), o.Pending(); ; {
+			select {
+			case <-done:
+				return
+			case <-t.C:
+			}
+			if n := o.Pending(); n != left {
+				since, left = time.Now(), n
+			} else if time.Since(since) >= patience {
+				giveUp(errPatience(patience))
+				return
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+// recall notes what is in the spool, before it is sent. The file of streams knows of it already, unless it was damaged, or lost its
+// end with the power: then a stream would be ended below entries that are here.
+func (o *Output) recall() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.streams.open) == 0 && len(o.streams.ended) > 0 {
+		return nil // all is well
+	}
+	return client.ReadSpool(filepath.Join(o.c.SpoolDir, appendsDir), func(_ protocol.Journal, content io.Reader) error {
+		for r := ingest.NewReader(content); ; {
+			msg, err := r.Next()
+			switch {
+			case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+				return nil
+			case err != nil:
+				return err
+			}
+			if _, b, err := envelope.Read(msg); err == nil { // what no server can read either ends nothing
+				if err := o.streams.note(b); err != nil {
+					return err
+				}
+				o.streams.noteEnds(b)
+			}
+		}
+	})
 }
 
 // Drop removes the spool of an output that is no more, with everything in it that no server took. While the owner of the spool lives,
@@ -138,6 +221,16 @@ type Spool struct {
 	Created time.Time
 	// Alive says that its owner lives. The spool of one that does not can be resumed.
 	Alive bool
+	// Err is why what is in it can never be sent: its claim cannot be read. Project and Prefix are empty then.
+	Err error
+}
+
+// Name is what the spool is called: its project and prefix, or if these are not known that of its directory.
+func (s Spool) Name() string {
+	if s.Err != nil {
+		return filepath.Base(s.Dir)
+	}
+	return string(s.Project) + "/" + string(s.Prefix)
 }
 
 // Age returns how long ago the spool was made.
@@ -172,11 +265,19 @@ func Spools(root string) ([]Spool, error) {
 }
 
 func inspect(dir string) (*Spool, error) {
-	k, err := readClaim(dir)
-	if err != nil {
+	s := &Spool{Dir: dir}
+	switch k, err := readClaim(dir); {
+	case err == nil:
+		s.Project, s.Prefix, s.Created = k.Project, k.Prefix, k.Created
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, err
+	default:
+		info, serr := os.Stat(dir)
+		if serr != nil {
+			return nil, serr
+		}
+		s.Err, s.Created = err, info.ModTime()
 	}
-	s := &Spool{Dir: dir, Project: k.Project, Prefix: k.Prefix, Created: k.Created}
 	lock, err := filelock.TryLock(filepath.Join(dir, lockFile))
 	switch {
 	case errors.Is(err, filelock.ErrLocked):

@@ -44,6 +44,7 @@ type server struct {
 
 	mu       sync.Mutex
 	down     bool
+	full     bool  // appends fail for now
 	refuse   error // of registrations
 	deny     bool  // appends
 	other    bool  // another secret than the wished one
@@ -109,7 +110,7 @@ func (s *server) Append(stream protocol.Journal_AppendServer) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.down {
+	if s.down || s.full {
 		return status.Error(codes.Unavailable, "down")
 	}
 	id := &protocol.ProcessSpec_ID{Zone: "local", Suffix: "broker"}
