@@ -26,7 +26,7 @@ func (b *Broker) secure(ctx context.Context, changes []*protocol.ApplyRequest_Ch
 	for _, spec := range doomed {
 		state, err := b.engine.Load(ctx, protocol.Journal(spec.GetName()))
 		if err == nil && state.Open.Len() > 0 {
-			err = b.keeper.finish(spec, engine.RollPolicyOf(spec.JournalSpec), time.Now())
+			err = b.keeper.finish(spec, engine.RollPolicyOf(spec.JournalSpec), 0, time.Now())
 		}
 		if err != nil && !fault.Is(err, fault.NotFound) {
 			return err

@@ -323,7 +323,7 @@ func (k *keeper) roll(spec *engine.Spec, state *engine.State, now time.Time) boo
 		}
 	}
 	if late || stored && policy.Due(state.Open, state.Begin(), state.Head, now) {
-		if err := k.finish(spec, policy, now); err != nil {
+		if err := k.finish(spec, policy, state.Head, now); err != nil {
 			k.at(dueItem{at: now.Add(time.Minute), journal: protocol.Journal(spec.GetName())})
 			return false
 		}
@@ -336,9 +336,9 @@ func (k *keeper) roll(spec *engine.Spec, state *engine.State, now time.Time) boo
 	return false
 }
 
-// finish finishes the open fragment.
-func (k *keeper) finish(spec *engine.Spec, policy engine.RollPolicy, now time.Time) error {
-	policy.Force = true
+// finish finishes the fragment that was open when the journal's head was this, or with zero the one that is open now.
+func (k *keeper) finish(spec *engine.Spec, policy engine.RollPolicy, head protocol.Offset, now time.Time) error {
+	policy.Force, policy.ForceBelow = true, head
 	_, err := k.broker.engine.Commit(k.ctx, protocol.Journal(spec.GetName()), &engine.Append{Created: spec.Created, Roll: policy, Now: now})
 	if err != nil && k.ctx.Err() == nil && !fault.Is(err, fault.NotFound) {
 		k.broker.logger.Warn("cannot finish a fragment in time", "journal", spec.GetName(), "error", err)

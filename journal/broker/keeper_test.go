@@ -177,6 +177,29 @@ func TestStaleStates(t *testing.T) {
 	})
 }
 
+// TestStaleRoll checks that a fragment is not finished because the one before it was to be.
+func TestStaleRoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, err := disklog.Open(t.Context(), t.TempDir(), disklog.Options{CheckpointInterval: 1000 * time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		loads := &slowLoads{Engine: log, rand: rand.New(rand.NewPCG(1, 1))}
+		s := startStill(t, log, loads, bucket.NewMem("b"))
+		s.create("test/stored", func(f *protocol.JournalSpec_Fragment) { f.Length, f.Stores = 1024, []string{"s3://bucket/"} })
+		time.Sleep(time.Minute)
+		for n := range 200 {
+			s.append("test/stored", strings.Repeat("x", 1500))
+			time.Sleep(loads.wait(time.Second))
+			s.append("test/stored", "open")
+			time.Sleep(time.Minute)
+			if got, err := log.Load(t.Context(), "test/stored"); err != nil || got.Open.Len() != 4 {
+				t.Fatalf("after %d pairs: %v, %v", n+1, got, err)
+			}
+		}
+	})
+}
+
 // TestRetention checks that what is old goes, oldest first, from the store and from the local disk, and that a registered
 // reader keeps what it needs.
 func TestRetention(t *testing.T) {

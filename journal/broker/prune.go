@@ -115,7 +115,7 @@ func (k *keeper) prune(ctx context.Context, spec *engine.Spec, now time.Time) er
 	}
 	if open := v.state.Open; open.Len() > 0 && open.FirstAppend < limit {
 		// It is dropped when it is known how old its last append is.
-		if err := k.finish(spec, engine.RollPolicyOf(spec.JournalSpec), now); err != nil {
+		if err := k.finish(spec, engine.RollPolicyOf(spec.JournalSpec), v.state.Head, now); err != nil {
 			return err
 		}
 		k.touch(journal)

@@ -88,8 +88,10 @@ type RollPolicy struct {
 	FlushInterval time.Duration
 	// Codec is given to fragments as they begin.
 	Codec protocol.CompressionCodec
-	// Force finishes the fragment whatever its state.
-	Force bool
+	// Force finishes the fragment whatever its state, if it begins below ForceBelow or that is zero. Who decided by a state
+	// that has passed says how far that went: a fragment that began meanwhile goes on.
+	Force      bool
+	ForceBelow protocol.Offset
 	// Postfix makes the postfix of a fragment that is finished, with the registers that the journal has then; nil is none.
 	Postfix func(finished Fragment, registers *protocol.LabelSet) string
 }
@@ -135,11 +137,15 @@ func PathPostfix(spec *protocol.JournalSpec, finished Fragment, registers *proto
 	})
 }
 
+func (p *RollPolicy) forces(open Fragment) bool {
+	return p.Force && (p.ForceBelow == 0 || open.Begin < p.ForceBelow)
+}
+
 // Due reports whether the open fragment is finished before an append that lands at begin. lowest is the lowest offset of
 // the journal's index.
 func (p *RollPolicy) Due(open Fragment, lowest, begin protocol.Offset, now time.Time) bool {
 	switch {
-	case open.Len() == 0, open.Len() > p.Length, p.Force, open.End != begin:
+	case open.Len() == 0, open.Len() > p.Length, p.forces(open), open.End != begin:
 		return true
 	case open.Begin == lowest:
 		// The first fragment is closed after its first append, so that stores soon prove that the journal was written.

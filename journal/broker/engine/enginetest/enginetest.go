@@ -327,7 +327,12 @@ func testRoll(t *testing.T, open Opener) {
 		t.Fatalf("%s; open: %d", diff, s.Open.Len())
 	}
 	force := Append("")
-	force.Roll.Force = true
+	force.Roll.Force, force.Roll.ForceBelow = true, s.Open.Begin
+	Must(t, e, "test/a", force)
+	if s = State(t, e, "test/a"); len(s.Finished) != 2 || s.Open.Len() != 16 {
+		t.Fatalf("after a forced roll of what is no longer open: %+v", s)
+	}
+	force.Roll.ForceBelow++
 	Must(t, e, "test/a", force)
 	if s = State(t, e, "test/a"); len(s.Finished) != 3 || s.Open.Len() != 0 || s.Open.Begin != 40 {
 		t.Fatalf("after a forced roll: %+v", s)
