@@ -76,10 +76,13 @@ func TestListingRefusals(t *testing.T) {
 			t.Errorf("%q: exit code %d, %s", args, code, p.Stderr)
 		}
 	}
-	for _, args := range [][]string{{"purge", "local/none/+/x"}, {"undelete", "--prefix", "local/none"}, {"cat", "--purged", "local/none/+/x"}} {
+	for _, args := range [][]string{
+		{"purge", "local/none/+/x"}, {"undelete", "--prefix", "local/none"}, {"cat", "--purged", "local/none/+/x"},
+		{"ls", "none"}, {"ls", "--folders", "none"},
+	} {
 		p := testkit.Start(t, s.Command(args...))
-		if code := p.Wait(); code != exitFailure {
-			t.Errorf("%q: exit code %d, %s", args, code, p.Stderr)
+		if code := p.Wait(); code != exitFailure || p.Stdout.String() != "" {
+			t.Errorf("%q: exit code %d, %s%s", args, code, p.Stdout, p.Stderr)
 		}
 	}
 }

@@ -68,6 +68,9 @@ func (c *lsCmd) Run(e *env) (err error) {
 	} else {
 		err = out.streams(e.ctx, logs, projects, request)
 	}
+	if err != nil && out.shown == 0 {
+		return err // a table without rows would say that there is nothing
+	}
 	if err := errors.Join(err, out.table.Flush(), out.out.Flush()); err != nil {
 		return err
 	}

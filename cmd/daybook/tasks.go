@@ -48,13 +48,16 @@ func (c *tasksLsCmd) Run(e *env) error {
 		out := bufio.NewWriter(e.stdout)
 		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "ID\tTASK\tSTATE\tTRIES\tSTREAM\tLAST ERROR")
-		shown := 0
-		for token := ""; c.Limit <= 0 || shown < c.Limit; {
+		shown, token := 0, ""
+		for c.Limit <= 0 || shown < c.Limit {
 			size := 1000
 			if c.Limit > 0 {
 				size = min(size, c.Limit-shown)
 			}
 			r, err := tasks.ListTasks(e.ctx, &daybookv1.ListTasksRequest{Dead: c.Dead, PageSize: int32(size), PageToken: token})
+			if err != nil && shown == 0 {
+				return err // a table without rows would say that there is nothing
+			}
 			if err != nil {
 				return errors.Join(err, table.Flush(), out.Flush())
 			}
@@ -67,7 +70,7 @@ func (c *tasksLsCmd) Run(e *env) error {
 				break
 			}
 		}
-		if c.Limit > 0 && shown >= c.Limit {
+		if token != "" {
 			defer fmt.Fprintf(e.stderr, "daybook: the oldest %d are shown; --limit 0 shows all\n", shown)
 		}
 		return errors.Join(table.Flush(), out.Flush())
