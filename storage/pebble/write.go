@@ -11,6 +11,7 @@ import (
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/types"
 	"github.com/daybook-dev/daybook/storage"
+	"github.com/daybook-dev/daybook/storage/runs"
 )
 
 // position is what is remembered of a stream.
@@ -147,10 +148,20 @@ type writer struct {
 
 func (w *writer) fill(puts []storage.PutRequest, checkpoints map[string]int64) error {
 	for i := range puts {
-		if err := w.put(&puts[i]); err != nil {
+		w.repeated += len(puts[i].Values) // less what is stored
+	}
+	for _, s := range runs.Collect(puts) {
+		p, err := w.stream(s.Name)
+		if err != nil {
 			return err
 		}
+		for _, r := range s.Runs {
+			if err := w.put(p, r); err != nil {
+				return err
+			}
+		}
 	}
+	w.repeated -= w.entries
 	for reader, offset := range checkpoints {
 		recorded, err := w.store.checkpoint(reader)
 		if err != nil {
@@ -193,35 +204,25 @@ func (w *writer) apply() (err error) {
 	return nil
 }
 
-// pending is a stream's position as it will be after the batch, and the runs that the batch holds.
+// pending is a stream's position as it will be after the batch.
 type pending struct {
 	id streamID
 	position
-	runs []run
 }
 
-// run is first <= index < end.
-type run struct{ first, end types.MessageIndex }
-
-func (w *writer) put(r *storage.PutRequest) error {
-	if len(r.Values) == 0 {
-		return nil
-	}
-	p, err := w.stream(r.Stream)
-	if err != nil {
-		return err
-	}
-	end := r.Index + types.MessageIndex(len(r.Values))
+// put adds a run to the batch, which has none of its entries.
+func (w *writer) put(p *pending, r runs.Run) error {
+	span := r.Span()
 	var have map[types.MessageIndex]struct{}
-	if r.Index <= p.high {
-		if have, err = w.store.existing(p, run{r.Index, end}); err != nil {
+	if span.First <= p.high {
+		var err error
+		if have, err = w.store.existing(p.id, span); err != nil {
 			return err
 		}
 	}
 	for i, v := range r.Values {
-		index := r.Index + types.MessageIndex(i)
+		index := span.First + types.MessageIndex(i)
 		if _, ok := have[index]; ok {
-			w.repeated++
 			continue
 		}
 		op := w.batch.SetDeferred(entryKeySize, len(v))
@@ -233,19 +234,15 @@ func (w *writer) put(r *storage.PutRequest) error {
 		w.bytes += len(v)
 		w.entries++
 	}
-	p.runs = append(p.runs, run{r.Index, end})
-	p.high = max(p.high, end-1)
-	if r.Index <= p.next {
-		p.next = max(p.next, end)
+	p.high = max(p.high, span.End-1)
+	if span.First <= p.next {
+		p.next = max(p.next, span.End)
 	}
 	return nil
 }
 
-// stream returns the position of a stream, from the batch, the memory or the disk.
+// stream returns the position of a stream, from the memory or the disk.
 func (w *writer) stream(name storage.Stream) (*pending, error) {
-	if p := w.streams[name]; p != nil {
-		return p, nil
-	}
 	p := &pending{id: idOf(name)}
 	p.position, _ = w.store.remembered(p.id)
 	if !p.known {
@@ -272,15 +269,10 @@ func (s *Storage) highest(id streamID) (_ types.MessageIndex, err error) {
 	return indexOf(it.Key())
 }
 
-// existing returns the indices of r that are stored or in the batch.
-func (s *Storage) existing(p *pending, r run) (_ map[types.MessageIndex]struct{}, err error) {
+// existing returns which of the indices are stored.
+func (s *Storage) existing(id streamID, span runs.Span) (_ map[types.MessageIndex]struct{}, err error) {
 	have := make(map[types.MessageIndex]struct{})
-	for _, done := range p.runs {
-		for i := max(r.first, done.first); i < min(r.end, done.end); i++ {
-			have[i] = struct{}{}
-		}
-	}
-	it, err := s.iterate(p.id, r.first)
+	it, err := s.iterate(id, span.First)
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +282,7 @@ func (s *Storage) existing(p *pending, r run) (_ map[types.MessageIndex]struct{}
 		if err != nil {
 			return nil, err
 		}
-		if index >= r.end {
+		if index >= span.End {
 			break
 		}
 		have[index] = struct{}{}

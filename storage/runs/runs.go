@@ -32,6 +32,8 @@ func (r Run) Span() Span { return Span{r.First, r.First + types.MessageIndex(len
 type Stream struct {
 	Name storage.Stream
 	Runs []Run
+	// mixed says that the runs are not in order yet.
+	mixed bool
 }
 
 // Collect sorts puts by stream, in the order in which the streams first come. Of an index that is put twice the first value stays.
@@ -50,6 +52,11 @@ func Collect(puts []storage.PutRequest) []*Stream {
 		}
 		s.add(Run{p.Index, p.Values[:len(p.Values):len(p.Values)]})
 	}
+	for _, s := range streams {
+		if s.mixed {
+			s.sort()
+		}
+	}
 	return streams
 }
 
@@ -61,19 +68,40 @@ func (s *Stream) add(r Run) {
 			last.Values = append(last.Values, r.Values...)
 			return
 		case r.First < end:
-			have := make([]Span, 0, n)
-			for _, x := range s.Runs {
-				have = append(have, x.Span())
-			}
-			s.Runs = append(s.Runs, Missing([]Run{r}, have)...)
-			slices.SortFunc(s.Runs, func(a, b Run) int { return cmp.Compare(a.First, b.First) })
-			return
+			s.mixed = true
 		}
 	}
 	s.Runs = append(s.Runs, r)
 }
 
-// Missing returns the parts of the runs that lie in none of the spans, which are in the order of their beginnings and may overlap.
+// sort brings the runs into order, and leaves out what comes again. Whoever sends many of them must not make it slow.
+func (s *Stream) sort() {
+	type entry struct {
+		index types.MessageIndex
+		value []byte
+	}
+	var all []entry
+	for _, r := range s.Runs {
+		for i, v := range r.Values {
+			all = append(all, entry{r.First + types.MessageIndex(i), v})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b entry) int { return cmp.Compare(a.index, b.index) })
+	s.Runs, s.mixed = nil, false
+	var last *Run
+	for _, e := range all {
+		switch {
+		case last == nil || e.index > last.Span().End:
+			s.Runs = append(s.Runs, Run{First: e.index, Values: [][]byte{e.value}})
+			last = &s.Runs[len(s.Runs)-1]
+		case e.index == last.Span().End:
+			last.Values = append(last.Values, e.value)
+		}
+	}
+}
+
+// Missing returns the parts of the runs that lie in none of the spans. The runs are in order and without overlaps; the spans are in the
+// order of their beginnings and may overlap.
 func Missing(runs []Run, have []Span) []Run {
 	var missing []Run
 	for _, r := range runs {
@@ -83,8 +111,14 @@ func Missing(runs []Run, have []Span) []Run {
 				missing = append(missing, Run{next, r.Values[next-r.First : end-r.First : end-r.First]})
 			}
 		}
+		for len(have) > 0 && have[0].End <= r.First { // they lie before the runs that follow, too
+			have = have[1:]
+		}
 		for _, h := range have {
-			until(min(h.First, all.End))
+			if h.First >= all.End {
+				break
+			}
+			until(h.First)
 			next = min(max(next, h.End), all.End)
 		}
 		until(all.End)

@@ -125,6 +125,37 @@ func TestMissing(t *testing.T) {
 	})
 }
 
+// Runs in any order, and gaps between them, are what anybody may send: many of them take no longer than as many others.
+func TestManyRuns(t *testing.T) {
+	const n = 1 << 18
+	puts := make([]storage.PutRequest, n)
+	gapped := make([]Run, n)
+	have := make([]Span, n)
+	values := make([][]byte, n)
+	for i := range n {
+		index := n - 1 - i
+		values[index] = []byte{byte(index), byte(index >> 8), byte(index >> 16)}
+		puts[i] = storage.PutRequest{Stream: names[0], Index: types.MessageIndex(index), Values: values[index : index+1]}
+		first := types.MessageIndex(2 * i)
+		gapped[i], have[i] = Run{First: first, Values: [][]byte{nil}}, Span{first, first + 1}
+	}
+	got := Collect(puts)
+	if len(got) != 1 || len(got[0].Runs) != 1 || got[0].Runs[0].Span() != (Span{0, n}) {
+		t.Fatalf("%d streams of %d runs", len(got), len(got[0].Runs))
+	}
+	for i, v := range got[0].Runs[0].Values {
+		if !bytes.Equal(v, values[i]) {
+			t.Fatalf("value %d is %x", i, v)
+		}
+	}
+	if got := Missing(gapped, have); len(got) != 0 {
+		t.Errorf("%d runs are missing, of those that are there", len(got))
+	}
+	if got := Missing(gapped, nil); len(got) != n {
+		t.Errorf("%d of %d runs are missing", len(got), n)
+	}
+}
+
 func TestCutAndPack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := Run{First: types.MessageIndex(rapid.IntRange(0, 1000).Draw(t, "first"))}
