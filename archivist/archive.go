@@ -185,16 +185,17 @@ func (a *Archivist) release(ctx context.Context, s *stream) (outcome, error) {
 		a.Logger.Info("archivist: "+reason, "path", s.name)
 		return outcome{retryAfter: reopenRetry, reason: reason, failed: true, reopen: s}, nil
 	}
-	if rows.beyond > 0 {
-		return outcome{}, fault.New(fault.Precondition, "storage holds %d entries of %s behind its end %d, which nobody reads: all of its entries stay",
-			rows.beyond, s.name, s.terminal)
-	}
 	if time.Since(s.begun) > a.LeaseTime/2 {
 		// When the lease has ended the stream may be reopened, and what came since would go, too.
 		return outcome{retryAfter: time.Millisecond, reason: "the archive was verified; its entries are removed from storage"}, nil
 	}
 	if err := a.Storage.Expunge(ctx, s.name); err != nil {
 		return outcome{}, err
+	}
+	if rows.beyond > 0 { // no reader has ever shown them
+		a.metrics.beyond.Add(float64(rows.beyond))
+		a.Logger.Warn("archivist: entries behind the end of their stream are removed; whoever sent them had said that there are none",
+			"path", s.name, "entries", rows.beyond, "end", s.terminal)
 	}
 	return outcome{removed: true}, a.removeReplaced(ctx, s)
 }
@@ -260,7 +261,7 @@ type rows struct {
 	end     bool                 // nothing is left
 	lacking int                  // rows that skip passed over
 	first   types.MessageIndex   // the first of them
-	beyond  int                  // rows behind the end of the stream, which nobody reads
+	beyond  int                  // rows behind the end of the stream, which are none of its entries
 }
 
 // fill gets the next page if there is none.

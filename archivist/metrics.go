@@ -17,6 +17,7 @@ type metrics struct {
 	incomplete  *prometheus.CounterVec
 	unreadable  prometheus.Counter
 	unordered   prometheus.Counter
+	beyond      prometheus.Counter
 }
 
 // newMetrics registers the metrics, if there is a registerer.
@@ -42,11 +43,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			[]string{"project"}),
 		unreadable: prometheus.NewCounter(counter("unreadable_entries_total", "Entries in storage that could not be parsed.")),
 		unordered:  prometheus.NewCounter(counter("unordered_entries_total", "Entries whose numbers went back and were raised.")),
+		beyond:     prometheus.NewCounter(counter("beyond_entries_total", "Entries behind the end of their stream, which were removed.")),
 	}
 	if r == nil {
 		return m, nil
 	}
-	all := []prometheus.Collector{m.leased, m.tasks, m.taskSeconds, m.archives, m.bytes, m.entries, m.incomplete, m.unreadable, m.unordered}
+	all := []prometheus.Collector{m.leased, m.tasks, m.taskSeconds, m.archives, m.bytes, m.entries, m.incomplete, m.unreadable, m.unordered, m.beyond}
 	for _, c := range all {
 		if err := r.Register(c); err != nil {
 			return nil, err
