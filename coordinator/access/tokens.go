@@ -99,6 +99,9 @@ func (s *Tokens) Create(ctx context.Context, t *Token, life time.Duration) (toke
 	err = s.store.PutToken(ctx, &state.Token{
 		ID: t.Name, Name: t.Name, Hash: sum[:], Scopes: scopes, Created: t.Created, Expires: t.Expires,
 	})
+	if fault.Is(err, fault.Exists) {
+		return "", errTaken(t.Name) // by another process, just now
+	}
 	if err != nil {
 		return "", err
 	}
@@ -152,7 +155,7 @@ func (s *Tokens) available(ctx context.Context, name string) error {
 	for _, t := range all {
 		switch {
 		case t.ID == name && now.Before(t.Expires):
-			return fault.New(fault.Exists, "there is a token %q already; choose another name, or revoke it first", name)
+			return errTaken(name)
 		case now.Sub(t.Expires) < listExpired:
 			count++
 		default:
@@ -165,6 +168,10 @@ func (s *Tokens) available(ctx context.Context, name string) error {
 		return fault.New(fault.Exhausted, "there are %d tokens, and there may not be more; revoke some with daybook token revoke", count)
 	}
 	return nil
+}
+
+func errTaken(name string) error {
+	return fault.New(fault.Exists, "there is a token %q already; choose another name, or revoke it first", name)
 }
 
 // List returns all tokens, the oldest first, also those that have expired.
@@ -184,7 +191,10 @@ func (s *Tokens) List(ctx context.Context) ([]*Token, error) {
 
 // Revoke ends a token. An unknown name is an error of kind NotFound.
 func (s *Tokens) Revoke(ctx context.Context, name string) error {
-	err := s.store.DeleteToken(ctx, name)
+	err := fault.New(fault.NotFound, "no name of a token")
+	if tokenName.MatchString(name) {
+		err = s.store.DeleteToken(ctx, name)
+	}
 	if fault.Is(err, fault.NotFound) {
 		return fault.New(fault.NotFound, "there is no token %q; daybook token ls shows all", clip(name))
 	}

@@ -31,6 +31,9 @@ func (f *fakeTokens) PutToken(_ context.Context, t *state.Token) error {
 	defer f.mu.Unlock()
 	for i, old := range f.all {
 		if old.ID == t.ID {
+			if old.Expires.After(t.Created) {
+				return fault.New(fault.Exists, "there is one")
+			}
 			f.all[i] = t
 			return nil
 		}
@@ -114,6 +117,9 @@ func TestTokenOfLife(t *testing.T) {
 		time.Sleep(cacheLife + time.Nanosecond)
 		if _, err := chain.Authenticate(t.Context(), secret); !fault.Is(err, fault.Unauthenticated) {
 			t.Errorf("revoked: %v", err)
+		}
+		if err := tokens.Revoke(t.Context(), "c\x00i"); !fault.Is(err, fault.NotFound) { // which not every database would take
+			t.Errorf("revoked what is no name: %v", err)
 		}
 		if err := tokens.Revoke(t.Context(), "ci"); !fault.Is(err, fault.NotFound) {
 			t.Errorf("revoked again: %v", err)

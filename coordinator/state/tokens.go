@@ -20,8 +20,8 @@ type Token struct {
 
 // Tokens keeps tokens.
 type Tokens interface {
-	// PutToken stores a token, in place of the one with its ID if there is one. A hash that another token has is refused with an error of
-	// kind Exists.
+	// PutToken stores a token, in place of one with its ID that had expired when it was created, or has its hash. The ID of one that is good,
+	// and a hash that another token has, are refused with an error of kind Exists.
 	PutToken(ctx context.Context, t *Token) error
 	// TokenByHash returns a token, or an error of kind NotFound.
 	TokenByHash(ctx context.Context, hash []byte) (*Token, error)

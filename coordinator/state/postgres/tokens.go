@@ -12,7 +12,8 @@ import (
 const (
 	putToken = `INSERT INTO tokens (` + row.TokenColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7)
 		ON CONFLICT (id) DO UPDATE SET hash = excluded.hash, name = excluded.name, scopes = excluded.scopes, created = excluded.created,
-			expires = excluded.expires, last_used = excluded.last_used`
+			expires = excluded.expires, last_used = excluded.last_used
+		WHERE tokens.expires <= excluded.created OR tokens.hash = excluded.hash`
 	tokenByHash = `SELECT ` + row.TokenColumns + ` FROM tokens WHERE hash = $1`
 	listTokens  = `SELECT ` + row.TokenColumns + ` FROM tokens ORDER BY created, id`
 	deleteToken = `DELETE FROM tokens WHERE id = $1`
@@ -20,7 +21,10 @@ const (
 
 // PutToken implements state.Tokens.
 func (s *Store) PutToken(ctx context.Context, k *state.Token) error {
-	_, err := s.exec(ctx, putToken, row.TokenValues(k)...)
+	n, err := s.exec(ctx, putToken, row.TokenValues(k)...)
+	if err == nil && n == 0 {
+		return fault.New(fault.Exists, "there is a token %s already", k.ID)
+	}
 	if pgdb.Code(err) == pgdb.UniqueViolation {
 		return fault.New(fault.Exists, "another token has the hash of token %s", k.ID)
 	}

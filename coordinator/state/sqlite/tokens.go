@@ -11,9 +11,13 @@ import (
 // PutToken implements state.Tokens.
 func (s *Store) PutToken(ctx context.Context, k *state.Token) error {
 	return s.Update(ctx, func(t state.Tx) error {
-		_, err := t.(*tx).change(`INSERT INTO tokens (`+row.TokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?)
+		n, err := t.(*tx).affect(`INSERT INTO tokens (`+row.TokenColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (id) DO UPDATE SET hash = excluded.hash, name = excluded.name, scopes = excluded.scopes, created = excluded.created,
-				expires = excluded.expires, last_used = excluded.last_used`, row.TokenValues(k)...)
+				expires = excluded.expires, last_used = excluded.last_used
+			WHERE tokens.expires <= excluded.created OR tokens.hash = excluded.hash`, row.TokenValues(k)...)
+		if err == nil && n == 0 {
+			return fault.New(fault.Exists, "there is a token %s already", k.ID)
+		}
 		if fault.Is(wrap(err, "store"), fault.Exists) {
 			err = fault.New(fault.Exists, "another token has the hash of token %s", k.ID)
 		}

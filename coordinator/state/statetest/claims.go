@@ -98,6 +98,13 @@ func tokens(t *testing.T, f *fixture) {
 	if err := f.PutToken(t.Context(), &state.Token{ID: "c", Hash: k.Hash, Scopes: []byte(`[]`), Created: now}); !fault.Is(err, fault.Exists) {
 		t.Errorf("a second token with a hash: %v", err)
 	}
+	// Two processes may create tokens of one name at once.
+	for _, id := range []string{"a", "b"} {
+		err := f.PutToken(t.Context(), &state.Token{ID: id, Hash: []byte{1, 4}, Scopes: []byte(`[]`), Created: k.Expires.Add(-time.Microsecond)})
+		if !fault.Is(err, fault.Exists) {
+			t.Errorf("a second token %s: %v", id, err)
+		}
+	}
 	got, err := f.TokenByHash(t.Context(), []byte{1, 2})
 	if err != nil {
 		t.Fatal(err)
@@ -111,6 +118,12 @@ func tokens(t *testing.T, f *fixture) {
 		t.Fatal(err)
 	}
 	f.equal(all, []*state.Token{k, forever})
+	again := &state.Token{ID: "b", Hash: []byte{1, 4}, Scopes: []byte(`[]`), Created: k.Expires}
+	put(again)
+	if _, err := f.TokenByHash(t.Context(), k.Hash); !fault.Is(err, fault.NotFound) {
+		t.Errorf("a token in whose place there is another: %v", err)
+	}
+	k = again
 	if err := f.DeleteToken(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
