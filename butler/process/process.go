@@ -15,7 +15,9 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -48,6 +50,8 @@ type Config struct {
 	// Capture is called for "stdout" and for "stderr", before the command starts. The reader then belongs to the callee,
 	// which closes it.
 	Capture func(name string, r io.ReadCloser) error
+	// Signals are passed on to the command; nil is as if they were caught when Run is called.
+	Signals *Signals
 	// Grace is how long after a SIGTERM, which is passed on, the command may take to end before it is killed, with what it
 	// started and still is in its process group; zero or less is for ever. Windows has no SIGTERM.
 	Grace time.Duration
@@ -116,13 +120,24 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	}
 	defer term.restore()
 
+	signals := c.Signals
+	if signals == nil {
+		signals = CatchSignals()
+		defer signals.Stop()
+	}
+	if s := signals.early(); s != nil {
+		if c.Ended != nil {
+			c.Ended()
+		}
+		return killedBy(s), nil
+	}
 	if err := cmd.Start(); err != nil {
 		return Result{ExitCode: startCode(err), Err: err}, nil
 	}
 	if c.Started != nil {
 		c.Started()
 	}
-	stopSignals := forwardSignals(cmd.Process, sources, c.Grace)
+	stopSignals := signals.forward(cmd.Process, sources, c.Grace)
 	defer stopSignals()
 	stopKill := context.AfterFunc(ctx, func() { kill(cmd.Process) })
 	defer stopKill()
@@ -145,6 +160,47 @@ func Run(ctx context.Context, c Config) (Result, error) {
 
 	code, signal := exitCode(cmd.ProcessState)
 	return Result{ExitCode: code, Signal: signal}, nil
+}
+
+// Signals are those that are sent to us and meant for the command.
+type Signals struct{ c chan os.Signal }
+
+// CatchSignals keeps the signals that are passed on to commands, and a broken pipe, from ending us until Stop. A command that was not
+// started when one came is not started any more, and its Result is that of a command which the signal killed.
+func CatchSignals() *Signals {
+	s := &Signals{c: make(chan os.Signal, 16)}
+	for _, sig := range passed {
+		if sig == syscall.SIGPIPE || !signal.Ignored(sig) { // nohup stays nohup
+			signal.Notify(s.c, sig)
+		}
+	}
+	return s
+}
+
+// early returns a signal that has come, or nil.
+func (s *Signals) early() os.Signal {
+	for {
+		select {
+		case sig := <-s.c:
+			if sig != syscall.SIGPIPE { // ours: Write reports it
+				return sig
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+// Stop lets them end us again.
+func (s *Signals) Stop() { signal.Stop(s.c) }
+
+// killedBy is the result of a command that a signal killed.
+func killedBy(s os.Signal) Result {
+	n, ok := s.(syscall.Signal)
+	if !ok {
+		n = syscall.SIGINT
+	}
+	return Result{ExitCode: 128 + int(n), Signal: int(n)}
 }
 
 func open(name string, to *os.File, mode Mode) (*source, error) {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -174,6 +176,37 @@ func TestSignalsPassThrough(t *testing.T) {
 	wg.Wait()
 	if o.ExitCode != 7 || o.captured[0] != "ready\ncaught\n" {
 		t.Fatalf("got %+v", o)
+	}
+}
+
+// What comes before the command does is not lost: the command is not started.
+func TestSignalBeforeTheCommand(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		s := CatchSignals()
+		_ = syscall.Kill(os.Getpid(), sig)
+		for len(s.c) == 0 {
+			runtime.Gosched()
+		}
+		ended := false
+		o := run(t, Config{Args: sh("echo started"), PTY: Never, Signals: s, Ended: func() { ended = true }})
+		s.Stop()
+		if o.ExitCode != 128+int(sig) || o.Signal != int(sig) || o.passed[0] != "" || !ended {
+			t.Errorf("%v: got %+v", sig, o)
+		}
+	}
+}
+
+// A signal that we ignore is ignored by the command, too.
+func TestIgnoredSignalsStayIgnored(t *testing.T) {
+	signal.Ignore(syscall.SIGHUP)
+	defer func() { // Reset alone leaves it ignored in the eyes of signal.Ignored
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGHUP)
+		signal.Stop(c)
+	}()
+	o := run(t, Config{Args: sh("kill -HUP $$; echo lives"), PTY: Never})
+	if o.ExitCode != 0 || o.captured[0] != "lives\n" {
+		t.Errorf("got %+v", o)
 	}
 }
 

@@ -169,35 +169,40 @@ func haveTerminal() bool {
 	return err == nil && pgrp == unix.Getpgrp()
 }
 
-// forwardSignals passes on what is sent to us. Ctrl-C of a terminal reaches the command without our help.
-func forwardSignals(p *os.Process, sources []*source, grace time.Duration) (stop func()) {
+// passed are the signals that the command gets in our stead, and SIGPIPE, which is ours: Write reports it.
+var passed = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE}
+
+// forward passes on what is sent to us. Ctrl-C of a terminal reaches the command without our help.
+func (s *Signals) forward(p *os.Process, sources []*source, grace time.Duration) (stop func()) {
 	shared := !sources[0].pty && !sources[1].pty && haveTerminal()
 	var patience *time.Timer
-	c := make(chan os.Signal, 16)
-	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE} {
-		if s == syscall.SIGPIPE || !signal.Ignored(s) { // nohup stays nohup
-			signal.Notify(c, s)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	pass := func(sig os.Signal) {
+		switch {
+		case sig == syscall.SIGPIPE:
+		case shared && (sig == syscall.SIGINT || sig == syscall.SIGQUIT):
+		case shared:
+			_ = p.Signal(sig)
+		default:
+			_ = syscall.Kill(-p.Pid, sig.(syscall.Signal))
+		}
+		if sig == syscall.SIGTERM && grace > 0 && patience == nil {
+			patience = time.AfterFunc(grace, func() { kill(p) })
 		}
 	}
-	var wg sync.WaitGroup
 	wg.Go(func() {
-		for s := range c {
-			switch {
-			case s == syscall.SIGPIPE: // ours: Write reports it
-			case shared && (s == syscall.SIGINT || s == syscall.SIGQUIT):
-			case shared:
-				_ = p.Signal(s)
-			default:
-				_ = syscall.Kill(-p.Pid, s.(syscall.Signal))
-			}
-			if s == syscall.SIGTERM && grace > 0 && patience == nil {
-				patience = time.AfterFunc(grace, func() { kill(p) })
+		for {
+			select {
+			case sig := <-s.c:
+				pass(sig)
+			case <-done:
+				return
 			}
 		}
 	})
 	return func() {
-		signal.Stop(c)
-		close(c)
+		close(done)
 		wg.Wait()
 		if patience != nil {
 			patience.Stop()

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"os/signal"
-	"sync"
 	"time"
 )
 
@@ -23,21 +21,11 @@ func attach(*exec.Cmd, *os.File, []*source) (*terminal, error) { return &termina
 func (*terminal) start()                                       {}
 func (*terminal) restore()                                     {}
 
-// forwardSignals only keeps Ctrl-C from ending us: the console sends it to the command as well.
-func forwardSignals(*os.Process, []*source, time.Duration) (stop func()) {
-	c := make(chan os.Signal, 16)
-	signal.Notify(c, os.Interrupt)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for range c { //nolint:revive // nothing to do but to take it
-		}
-	})
-	return func() {
-		signal.Stop(c)
-		close(c)
-		wg.Wait()
-	}
-}
+// passed only keeps Ctrl-C from ending us: the console sends it to the command as well.
+var passed = []os.Signal{os.Interrupt}
+
+// forward leaves them where they are.
+func (s *Signals) forward(*os.Process, []*source, time.Duration) (stop func()) { return func() {} }
 
 func kill(p *os.Process) { _ = p.Kill() }
 

@@ -118,7 +118,11 @@ func run(parser *kong.Kong, c *cli, args []string) (code int) {
 		fmt.Fprintf(os.Stderr, "daybook: %v; see %s --help\n", err, commandOf(err))
 		return exitUsage
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{syscall.SIGTERM}
+	if !signal.Ignored(os.Interrupt) { // as that of a job which a script put into the background is
+		ends = append(ends, os.Interrupt)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	e := &env{
 		ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, model: parser.Model,

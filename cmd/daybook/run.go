@@ -48,7 +48,8 @@ func (c *runCmd) Run(e *env) error {
 	}
 	// The signals that end us are the command's while it runs; they must not end the capture.
 	ctx := context.WithoutCancel(e.ctx)
-	p := process.Config{Args: args, PTY: c.PTY, Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr, Grace: c.Grace}
+	p := process.Config{Args: args, PTY: c.PTY, Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr, Grace: c.Grace, Signals: process.CatchSignals()}
+	defer p.Signals.Stop()
 	capture, err := c.open(ctx, e, args, "")
 	switch {
 	case fault.Is(err, fault.Invalid):
