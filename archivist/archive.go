@@ -133,7 +133,7 @@ func (a *Archivist) record(ctx context.Context, s *stream, r *logdog.ArchiveStre
 // entries gives the stream's entries in storage, up to its end. Data is valid during the step.
 func (a *Archivist) entries(ctx context.Context, s *stream) iter.Seq2[archive.Entry, error] {
 	return func(yield func(archive.Entry, error) bool) {
-		next, more := types.MessageIndex(0), true
+		next, more := types.MessageIndex(0), !s.state.GetState().GetTerminalEmpty()
 		for more {
 			before := next
 			err := a.Storage.Get(ctx, storage.GetRequest{Stream: s.name, Index: next}, func(e storage.Entry) bool {
@@ -156,7 +156,7 @@ func (a *Archivist) entries(ctx context.Context, s *stream) iter.Seq2[archive.En
 func (a *Archivist) release(ctx context.Context, s *stream) (outcome, error) {
 	rows := rows{storage: a.Storage, stream: s.name, last: s.terminal}
 	if s.state.GetEndUnknown() {
-		rows.last = -1
+		rows.last = math.MaxInt64
 	}
 	if err := rows.fill(ctx); err != nil {
 		return outcome{}, err
@@ -254,7 +254,7 @@ func countsAgree(s *stream, archived *archive.Stream) error {
 type rows struct {
 	storage storage.Storage
 	stream  storage.Stream
-	last    types.MessageIndex // of the stream; -1 if it is not known
+	last    types.MessageIndex // of the stream; -1 if it has none, and the highest of all if its end is not known
 
 	page    []types.MessageIndex // not looked at yet
 	next    types.MessageIndex   // behind the page
@@ -316,7 +316,7 @@ func (r *rows) within(ctx context.Context, first, last types.MessageIndex) error
 
 // lacks counts a row that the archive lacks.
 func (r *rows) lacks(ctx context.Context, row types.MessageIndex) error {
-	if r.last >= 0 && row > r.last {
+	if row > r.last {
 		r.beyond++
 		return nil
 	}

@@ -128,6 +128,7 @@ func TestEnds(t *testing.T) {
 	}{
 		{"complete", []int{0, 1}, -1, 1, &logdog.ArchiveStreamRequest{LogEntryCount: 2, TerminalIndex: 1, ContentSize: 14, Lines: 2}, []int{0, 1}},
 		{"empty", nil, -1, -1, &logdog.ArchiveStreamRequest{TerminalIndex: -1}, nil},
+		{"empty, and more", []int{0, 2}, -1, -1, &logdog.ArchiveStreamRequest{TerminalIndex: -1}, nil},
 		{"open", []int{0, 1, 5}, -1, -2, &logdog.ArchiveStreamRequest{
 			LogEntryCount: 3, TerminalIndex: 5, ContentSize: 21, Lines: 3, Missing: []*logdog.MissingRange{{First: 2, Last: 4}},
 		}, []int{0, 1, 5}},
