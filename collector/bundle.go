@@ -250,7 +250,7 @@ func (r *run) parseLogs(body []byte, n int) error {
 func (r *run) checkLog(log logFacts, first uint64, k int) error {
 	index := first + uint64(k)
 	switch {
-	case index > math.MaxInt64:
+	case index >= math.MaxInt64: // no storage counts up to there
 		return fmt.Errorf("log entry %d has the index %d, which is out of range", k, log.index)
 	case log.index != index:
 		return fmt.Errorf("log entry %d has the index %d and not %d: entries are not contiguous", k, log.index, index)

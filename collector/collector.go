@@ -263,7 +263,7 @@ func (c *Collector) register(ctx context.Context, b *bundle, r *run) (*coordinat
 		return nil, nil
 	}
 	if r.terminal && state.Terminated() && !sameEnd(r, state) {
-		c.Logger.Warn("the stream has another end already", "project", b.project, "stream", r.path,
+		c.complaints.log(c.Logger, "the stream has another end already", "project", b.project, "stream", r.path,
 			"end", r.end, "known", state.TerminalIndex)
 	}
 	return state, nil

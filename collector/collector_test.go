@@ -314,6 +314,12 @@ func TestProcessOpenThenEnd(t *testing.T) {
 	if !strings.Contains(f.log.String(), "another end") {
 		t.Error("another end was not logged")
 	}
+	for range 2 * maxComplaints { // nobody fills a disk with it
+		f.process(t, outcome, bundleOf(ends(entry("a"), 2)))
+	}
+	if n := strings.Count(f.log.String(), "another end"); n > 2*maxComplaints {
+		t.Errorf("it was logged %d times", n)
+	}
 }
 
 func TestProcessWithoutEntries(t *testing.T) {
@@ -410,6 +416,7 @@ func TestProcessRefusesWithoutRegistering(t *testing.T) {
 		"no line":               one(func(b *logpb.ButlerLogBundle) { b.Entries[0].Logs[0].GetText().Lines = nil }),
 		"gap":                   one(func(b *logpb.ButlerLogBundle) { b.Entries[0] = entry("a", 0, 2) }),
 		"index out of range":    one(func(b *logpb.ButlerLogBundle) { b.Entries[0].Logs[0].StreamIndex = 1 << 63 }),
+		"index too high":        one(func(b *logpb.ButlerLogBundle) { b.Entries[0].Logs[0].StreamIndex = 1<<63 - 1 }),
 		"indices run out":       one(func(b *logpb.ButlerLogBundle) { b.Entries[0] = entry("a", 1<<63-1, 1<<63) }),
 		"end out of range":      one(func(b *logpb.ButlerLogBundle) { ends(b.Entries[0], 1<<63) }),
 		"end without any entry": one(func(b *logpb.ButlerLogBundle) { ends(b.Entries[0], 0).Desc = nil }),

@@ -44,6 +44,10 @@ type ConsumerConfig struct {
 	// Durable, if not nil, is called each time when everything below the offset has got onto stable storage: the journal
 	// may be trimmed up to there. It is called by one goroutine, with growing offsets.
 	Durable func(offset int64)
+	// SetBack says that the journal was seen to end before the position in the storage. If it still does, Run reads it from its
+	// begin: a journal that lost its end, or took the place of one that is gone, has output there that nobody collected. What was
+	// collected before changes nothing.
+	SetBack bool
 }
 
 // Consumer feeds a Collector with the messages of one ingest journal.
@@ -102,7 +106,11 @@ func (c *Consumer) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.checkHead(ctx, from); err != nil {
+	if err := c.checkHead(ctx, from); errors.Is(err, errSetBack) && c.cfg.SetBack {
+		c.cfg.Collector.Logger.Error("a journal lost its end, or took the place of another; all that it holds is collected again, but what it lost is missing",
+			"journal", c.cfg.Journal, "position", from)
+		from = 0
+	} else if err != nil {
 		return err
 	}
 	c.durable = from
@@ -150,8 +158,11 @@ func (c *Consumer) checkpoint() string {
 	return fmt.Sprintf("%s@%d", c.cfg.Journal, c.cfg.Created)
 }
 
+// errSetBack is why a journal is refused that ends before the position in the storage.
+var errSetBack = errors.New("it lost its end, or took the place of another")
+
 // checkHead refuses a journal that ends before the position in the storage: it is not the one that was read before, and
-// waiting for it to get there would lose what it holds.
+// waiting for it to get there would lose what it holds. A broker that has not heard of the last append yet looks the same for a moment.
 func (c *Consumer) checkHead(ctx context.Context, position int64) error {
 	if position == 0 {
 		return nil
@@ -166,7 +177,7 @@ func (c *Consumer) checkHead(ctx context.Context, position int64) error {
 	}
 	if head < position {
 		return fault.New(fault.DataLoss,
-			"the journal ends at offset %d, but the storage has it up to %d: they do not belong together, or the journal was deleted", head, position)
+			"the journal ends at offset %d, but the storage has it up to %d: %w", head, position, errSetBack)
 	}
 	c.head.Store(head)
 	return nil

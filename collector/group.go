@@ -228,8 +228,9 @@ func (g *Group) notify() {
 
 // collect runs Consumers of a partition, until ctx ends.
 func (g *Group) collect(ctx context.Context, p partition, m *member) {
+	setBack := false
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		cfg := ConsumerConfig{Collector: g.cfg.Collector, Journals: g.cfg.Journals, Journal: p.journal, Created: p.created}
+		cfg := ConsumerConfig{Collector: g.cfg.Collector, Journals: g.cfg.Journals, Journal: p.journal, Created: p.created, SetBack: setBack}
 		if g.cfg.Durable != nil {
 			cfg.Durable = func(offset int64) { g.cfg.Durable(p.journal, offset) }
 		}
@@ -240,6 +241,7 @@ func (g *Group) collect(ctx context.Context, p partition, m *member) {
 		if ctx.Err() != nil {
 			return
 		}
+		setBack = errors.Is(err, errSetBack)
 		g.set(m, nil, err)
 		g.cfg.Collector.Metrics.retries.WithLabelValues("collect").Inc()
 		g.cfg.Collector.Logger.Error("a journal is not collected, trying again", "journal", p.journal, "after", pause, "error", err)
