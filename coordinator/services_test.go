@@ -2,6 +2,7 @@ package coordinator_test
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -50,6 +51,26 @@ func TestRegisterStream(t *testing.T) {
 		t.Errorf("empty: %v", err)
 	}
 
+	d := descriptor("tagged")
+	for i := range 512 {
+		d.Tags[fmt.Sprint("tag", i)] = strings.Repeat("v", 4080)
+	}
+	tagged := h.registration("tagged")
+	tagged.Desc, err = proto.Marshal(d)
+	if err == nil {
+		_, err = h.Services().RegisterStream(t.Context(), tagged)
+	}
+	if err != nil {
+		t.Errorf("many tags: %v", err)
+	}
+	for i := range 20 {
+		d.Tags[fmt.Sprint("more", i)] = strings.Repeat("v", 4080)
+	}
+	large, err := proto.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+
 	for name, test := range map[string]struct {
 		change func(*logdog.RegisterStreamRequest)
 		want   codes.Code
@@ -57,6 +78,7 @@ func TestRegisterStream(t *testing.T) {
 		"project":      {func(r *logdog.RegisterStreamRequest) { r.Project = "" }, codes.InvalidArgument},
 		"version":      {func(r *logdog.RegisterStreamRequest) { r.ProtoVersion = "2" }, codes.InvalidArgument},
 		"descriptor":   {func(r *logdog.RegisterStreamRequest) { r.Desc = []byte{0xff} }, codes.InvalidArgument},
+		"large":        {func(r *logdog.RegisterStreamRequest) { r.Desc = large }, codes.InvalidArgument},
 		"validation":   {func(r *logdog.RegisterStreamRequest) { r.Desc = nil }, codes.InvalidArgument},
 		"secret":       {func(r *logdog.RegisterStreamRequest) { r.Secret = make([]byte, 36) }, codes.InvalidArgument},
 		"short secret": {func(r *logdog.RegisterStreamRequest) { r.Secret = r.Secret[1:] }, codes.InvalidArgument},

@@ -20,8 +20,13 @@ import (
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
-// protoVersion is the one version of the protocol (spec coordinator 2.5).
-const protoVersion = "1"
+const (
+	// protoVersion is the one version of the protocol (spec coordinator 2.5).
+	protoVersion = "1"
+	// maxDescriptor is the most bytes that a descriptor may have, which is kept in memory for each stream that is worked on. Butlers
+	// take headers of half of it.
+	maxDescriptor = 2 << 20
+)
 
 // Service implements logdog.Services.
 type Service struct {
@@ -56,6 +61,9 @@ func (s *Service) registerStream(ctx context.Context, r *logdog.RegisterStreamRe
 	}
 	if r.GetProtoVersion() != protoVersion {
 		return nil, fault.New(fault.Invalid, "proto_version is not %q", protoVersion)
+	}
+	if n := len(r.GetDesc()); n > maxDescriptor {
+		return nil, fault.New(fault.Invalid, "descriptor has %d bytes; at most %d are allowed", n, maxDescriptor)
 	}
 	var desc logpb.LogStreamDescriptor
 	if err := proto.Unmarshal(r.GetDesc(), &desc); err != nil {

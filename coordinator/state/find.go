@@ -16,6 +16,9 @@ import (
 // where it stopped.
 const Window = 2000
 
+// ReadBytes is how many bytes of descriptors are read at once, and one more descriptor. What a search returns is about as large at most.
+const ReadBytes = 8 << 20
+
 // Position is a place in a listing of streams, newest first: that of a stream. The zero Position is the beginning.
 type Position struct {
 	Created time.Time
@@ -149,7 +152,8 @@ func (q *StreamQuery) Rest(p Path) Rest {
 type Index interface {
 	// Edge returns the position of the nth stream of the span, or the zero Position if there are fewer.
 	Edge(ctx context.Context, project types.Project, p Path, span Span, n int) (Position, error)
-	// Read returns at most limit streams of the span that may be selected, in order.
+	// Read returns at most limit streams of the span that may be selected, in order. It stops behind the one with which their descriptors
+	// have ReadBytes.
 	Read(ctx context.Context, project types.Project, p Path, span Span, r Rest, limit int) ([]*Stream, error)
 }
 
@@ -172,22 +176,26 @@ func Find(ctx context.Context, index Index, q StreamQuery) (found []*Stream, nex
 			path, span.From, next = p, edge, edge
 		}
 	}
+	size := 0 // of the descriptors found
 	for rest := q.Rest(path); ; {
 		want := q.Limit - len(found)
 		read, err := index.Read(ctx, q.Project, path, span, rest, want)
 		if err != nil {
 			return nil, Position{}, err
 		}
+		readSize := 0
 		for _, s := range read {
 			span.Before = s.Position()
+			readSize += len(s.Descriptor)
 			if q.Match(s) {
 				found = append(found, s)
+				size += len(s.Descriptor)
 			}
 		}
-		if len(found) == q.Limit {
+		if len(found) == q.Limit || size >= ReadBytes {
 			return found, span.Before, nil
 		}
-		if len(read) < want {
+		if len(read) < want && readSize < ReadBytes {
 			return found, next, nil
 		}
 	}

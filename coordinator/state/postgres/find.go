@@ -117,5 +117,16 @@ func (x index) Read(
 	ctx context.Context, project types.Project, p state.Path, span state.Span, r state.Rest, limit int,
 ) ([]*state.Stream, error) {
 	text, args := read(project, p, span, r, limit)
-	return all(ctx, x.db, row.Stream, text, args...)
+	rows, err := x.db.Query(ctx, text, args...)
+	if err != nil {
+		return nil, err
+	}
+	var found []*state.Stream
+	size := 0
+	err = each(rows, row.Stream, func(s *state.Stream) bool {
+		found = append(found, s)
+		size += len(s.Descriptor)
+		return size < state.ReadBytes
+	})
+	return found, err
 }

@@ -39,15 +39,27 @@ func all[T any](ctx context.Context, db querier, targets func(*T) ([]any, func()
 }
 
 // collect returns all rows.
-func collect[T any](rows pgx.Rows, targets func(*T) ([]any, func() error)) ([]*T, error) {
-	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (*T, error) {
+func collect[T any](rows pgx.Rows, targets func(*T) ([]any, func() error)) (found []*T, err error) {
+	err = each(rows, targets, func(v *T) bool { found = append(found, v); return true })
+	return found, err
+}
+
+// each visits rows until visit returns false.
+func each[T any](rows pgx.Rows, targets func(*T) ([]any, func() error), visit func(*T) bool) error {
+	defer rows.Close()
+	for more := true; more && rows.Next(); {
 		v := new(T)
 		to, done := targets(v)
-		if err := r.Scan(to...); err != nil {
-			return nil, err
+		if err := rows.Scan(to...); err != nil {
+			return err
 		}
-		return v, done()
-	})
+		if err := done(); err != nil {
+			return err
+		}
+		more = visit(v)
+	}
+	rows.Close() // so that Err is of all
+	return rows.Err()
 }
 
 // orMissing makes a row that is not there an error.

@@ -110,6 +110,11 @@ func (x index) Read(
 		return nil, err
 	}
 	found := make([]*state.Stream, 0, min(limit, state.Window))
-	err = each(rows, row.Stream, func(s *state.Stream) bool { found = append(found, s); return true })
+	size := 0
+	err = each(rows, row.Stream, func(s *state.Stream) bool {
+		found = append(found, s)
+		size += len(s.Descriptor)
+		return size < state.ReadBytes
+	})
 	return found, err
 }

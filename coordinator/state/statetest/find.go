@@ -3,6 +3,7 @@ package statetest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -222,4 +223,38 @@ func findAmongMany(t *testing.T, f *fixture) {
 	if calls != 0 {
 		t.Errorf("a search with an index took %d more calls", calls)
 	}
+}
+
+// findLarge has descriptors that together are more than a search may hold.
+func findLarge(t *testing.T, f *fixture) {
+	p := f.addPrefix("local", "a")
+	value := strings.Repeat("v", state.ReadBytes/4)
+	var all []types.StreamPath
+	for i := range 11 {
+		d := &logpb.LogStreamDescriptor{Tags: map[string]string{"all": value}}
+		if i%5 == 0 {
+			d.Tags["some"] = ""
+		}
+		s := newStream(p, types.StreamName(fmt.Sprint("s", i)))
+		s.Created = now.Add(time.Duration(i) * time.Second)
+		var err error
+		if s.Descriptor, err = proto.Marshal(d); err != nil {
+			t.Fatal(err)
+		}
+		f.update(func(tx state.Tx) error { return tx.AddStream(s) })
+		all = append(all, s.Path())
+	}
+	slices.Reverse(all)
+	only := f.pattern("a")
+	for _, q := range []state.StreamQuery{{Limit: 100}, {Limit: 3}, {Limit: 100, Prefix: only}} {
+		q.Project = "local"
+		found, _, err := f.FindStreams(t.Context(), q)
+		if want := min(q.Limit, 4); err != nil || len(found) != want {
+			t.Errorf("%d streams on the first page of %d, want %d; %v", len(found), q.Limit, want, err)
+		}
+		f.equal(f.pages(q, func() {}), all)
+	}
+	// What is passed over is not held.
+	some := []types.StreamPath{all[0], all[5], all[10]}
+	f.equal(f.pages(state.StreamQuery{Project: "local", Prefix: only, Tags: map[string]string{"some": ""}, Limit: 100}, func() {}), some)
 }

@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T, name string) state.Store) {
 		{"undo", undo},
 		{"find streams", findStreams},
 		{"find among many", findAmongMany},
+		{"find what is large", findLarge},
 		{"find prefixes", findPrefixes},
 		{"tasks", tasks},
 		{"deletion", deletion},
