@@ -4,17 +4,18 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 // tuned returns Pebble's options for entries: written in bulk, read soon after or not at all, deleted a stream at a time.
-func tuned(o Options) *pebble.Options {
+func tuned(dir string, o Options) *pebble.Options {
 	p := &pebble.Options{
 		FS:                 o.FS,
 		FormatMajorVersion: pebble.FormatValueSeparation,
-		Logger:             logger{o.Logger},
+		Logger:             logger{o.Logger, dir},
 
 		// Pebble takes the memtables out of the cache's size, so this bounds both together.
 		CacheSize: 112 << 20,
@@ -49,15 +50,20 @@ func tuned(o Options) *pebble.Options {
 }
 
 // logger passes Pebble's messages on.
-type logger struct{ log *slog.Logger }
+type logger struct {
+	log *slog.Logger
+	dir string
+}
 
 func (l logger) Infof(format string, args ...any)  { l.write(slog.LevelDebug, format, args) }
 func (l logger) Errorf(format string, args ...any) { l.write(slog.LevelError, format, args) }
 
-// Fatalf is called when Pebble cannot go on without endangering what is stored; it must not return.
+// Fatalf is called when Pebble cannot go on without endangering what is stored, as after a sync that failed; it must not return. Whoever
+// reads what is left of the process finds a line that says what to do, also when nothing is logged.
 func (l logger) Fatalf(format string, args ...any) {
-	l.write(slog.LevelError, format, args)
-	panic("storage/pebble: " + fmt.Sprintf(format, args...))
+	fmt.Fprintf(os.Stderr, "daybook: the entries in %s: %s: what became of the last writes is not known, so the process ends; "+
+		"free space or mend the disk, and start it again: nothing that was acknowledged is lost\n", l.dir, fmt.Sprintf(format, args...))
+	os.Exit(1)
 }
 
 func (l logger) write(level slog.Level, format string, args []any) {

@@ -114,7 +114,7 @@ func openDB(dir string, o Options, room *space) (*pebble.DB, error) {
 	opened := make(chan result)
 	abandoned := make(chan struct{})
 	go func() {
-		db, err := pebble.Open(dir, tuned(o))
+		db, err := pebble.Open(dir, tuned(dir, o))
 		select {
 		case opened <- result{db, err}:
 		case <-abandoned:
