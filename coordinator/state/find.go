@@ -187,6 +187,9 @@ func Find(ctx context.Context, index Index, q StreamQuery) (found []*Stream, nex
 		for _, s := range read {
 			span.Before = s.Position()
 			readSize += len(s.Descriptor)
+			if err := ctx.Err(); err != nil { // a comparison may take a while
+				return nil, Position{}, err
+			}
 			if q.Match(s) {
 				found = append(found, s)
 				size += len(s.Descriptor)

@@ -209,7 +209,7 @@ func TestPattern(t *testing.T) {
 			t.Errorf("%q (-want +got):\n%s", test.pattern, diff)
 		}
 	}
-	for _, bad := range []string{"/", "a//b", "a/", "+", "a b", "a/-*", "a?", "[a]"} {
+	for _, bad := range []string{"/", "a//b", "a/", "+", "a b", "a/-*", "a?", "[a]", strings.Repeat("*a", 101)} {
 		if _, err := ParsePattern(bad); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", bad, err)
 		}

@@ -16,6 +16,9 @@ type Pattern struct {
 	re   *regexp.Regexp
 }
 
+// maxStars is the most stars of a pattern: each makes a comparison take longer, as long as the name is.
+const maxStars = 100
+
 // ParsePattern returns the pattern; the empty one matches everything.
 func ParsePattern(s string) (Pattern, error) {
 	if s == "" || s == "**" {
@@ -25,8 +28,11 @@ func ParsePattern(s string) (Pattern, error) {
 		return Pattern{}, fault.New(fault.Invalid, "pattern: %w", err)
 	}
 	p := Pattern{text: s}
-	if !strings.Contains(s, "*") {
+	switch stars := strings.Count(s, "*"); {
+	case stars == 0:
 		return p, nil
+	case stars > maxStars:
+		return Pattern{}, fault.New(fault.Invalid, "pattern has %d stars; at most %d are allowed", stars, maxStars)
 	}
 	re, err := regexp.Compile(expression(s))
 	if err != nil {
