@@ -278,6 +278,29 @@ func TestPlans(t *testing.T) {
 	}
 }
 
+// However many blocks lie behind a gap, it is filled at last. Here a slow database stands for many blocks.
+func TestFillsGapsForLong(t *testing.T) {
+	t.Parallel()
+	address := testkit.Database(t)
+	s := openStorage(t, address, never)
+	if err := s.Put(t.Context(), storage.PutRequest{Stream: stream, Index: 1, Values: [][]byte{value(1), value(2)}}); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, s, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(6); RETURN NEW; END $$`)
+	exec(t, s, `CREATE TRIGGER slow BEFORE UPDATE ON streams FOR EACH ROW WHEN (NEW.next = 3) EXECUTE FUNCTION slow()`)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openStorage(t, address+"&statement_timeout=5s", never)
+	defer s.Close()
+	if err := s.Put(t.Context(), storage.PutRequest{Stream: stream, Index: 0, Values: [][]byte{value(0)}}); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := s.Tail(t.Context(), stream); err != nil || e.Index != 2 {
+		t.Errorf("Tail = %d, %v", e.Index, err)
+	}
+}
+
 // The last index there can be is an index like others.
 func TestLastIndex(t *testing.T) {
 	s := openStorage(t, testkit.Database(t), never)

@@ -302,6 +302,9 @@ func (p *pending) plan(have []runs.Span) {
 	p.fills = p.fills && p.high >= p.next
 }
 
+// unhurried lets what follows in a transaction take its time. What never gets done within a statement's time would be tried for ever.
+const unhurried = `SET LOCAL statement_timeout = 0`
+
 const (
 	addBlocks = `INSERT INTO blocks (stream, first, last, size, data)
 		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::integer[], $5::bytea[])`
@@ -343,6 +346,7 @@ func (w *writer) store(ctx context.Context, c *pgxpool.Conn) error {
 	}
 	for _, p := range w.streams {
 		if p.fills {
+			q.Queue(unhurried) // there may be a million blocks behind the gap
 			q.Queue(fillGap, p.seq, p.next)
 		}
 	}
@@ -393,7 +397,7 @@ func (s *Storage) Expunge(ctx context.Context, name storage.Stream) error {
 				return err
 			}
 			var q pgx.Batch
-			q.Queue(`SET LOCAL statement_timeout = 0`) // it may be large
+			q.Queue(unhurried) // it may be large
 			q.Queue(`DELETE FROM blocks WHERE stream = $1`, seq)
 			return tx.SendBatch(ctx, &q).Close()
 		})
