@@ -81,7 +81,15 @@ func (s *system) openState(ctx context.Context) (state.Store, error) {
 
 func (s *system) openEntries(ctx context.Context) (storage.Storage, error) {
 	if s.Entries == "" {
-		return pebble.Open(s.Dir.Join("entries"), pebble.Options{Logger: s.Log, Registerer: s.metrics})
+		path, err := s.Dir.Make("entries")
+		if err != nil {
+			return nil, err
+		}
+		entries, err := pebble.Open(path, pebble.Options{Logger: s.Log, Registerer: s.metrics})
+		if err != nil {
+			return nil, fmt.Errorf("%w; if files are damaged, docs/running.md tells what can be done", err)
+		}
+		return entries, nil
 	}
 	at, err := parsePlace("--entries", s.Entries)
 	if err != nil {
@@ -104,7 +112,11 @@ func (s *system) openEntries(ctx context.Context) (storage.Storage, error) {
 // openArchive opens a directory, or a bucket in which the archives are below a prefix.
 func (s *system) openArchive(ctx context.Context) (bucket.Bucket, error) {
 	if s.Archive == "" {
-		return bucket.CreateDir(s.Dir.Join("archive"), "archive")
+		path, err := s.Dir.Make("archive")
+		if err != nil {
+			return nil, err
+		}
+		return bucket.CreateDir(path, "archive")
 	}
 	if !isURL(s.Archive) {
 		return bucket.CreateDir(s.Archive, "archive")

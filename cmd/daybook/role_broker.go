@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -25,7 +24,7 @@ func (s *system) openBroker(ctx context.Context) error {
 	}
 	s.onClose(log.Close)
 	for _, name := range []string{"fragments", "scratch"} {
-		if err := os.MkdirAll(s.Dir.Join(name), 0o700); err != nil {
+		if _, err := s.Dir.Make(name); err != nil {
 			return fmt.Errorf("open the fragment stores: %w", err)
 		}
 	}

@@ -115,6 +115,16 @@ func (d *Dir) Path() string { return d.path }
 // Join returns the path of something in the directory.
 func (d *Dir) Join(elem ...string) string { return filepath.Join(append([]string{d.path}, elem...)...) }
 
+// Make makes a directory in the directory, unless it is there, and returns its path. Only its owner can enter it, whoever can enter
+// the data directory, which may have been made by others.
+func (d *Dir) Make(name string) (string, error) {
+	path := d.Join(name)
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return "", fmt.Errorf("data directory: %w", err)
+	}
+	return path, nil
+}
+
 // Hold is the right to serve the directory.
 type Hold struct {
 	d    *Dir
