@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/internal/vfs"
 	"github.com/daybook-dev/daybook/journal/broker/engine"
 	"github.com/daybook-dev/daybook/journal/protocol"
@@ -21,7 +22,12 @@ import (
 
 // A checkpoint is a magic, the fields that encode writes, and the CRC-32C of all that. It is named by the number of the
 // segment and the offset from which on the log is to be replayed.
-var checkpointMagic = []byte("daybook journal checkpoint 3\n")
+var checkpointMagic = []byte(checkpointKind + "3\n")
+
+const checkpointKind = "daybook journal checkpoint "
+
+// errVersion says that a checkpoint is intact and its version another one.
+var errVersion = errors.New("it was written by another version of the program")
 
 const checkpointTemp = ".new"
 
@@ -110,8 +116,11 @@ func decodeImage(b []byte) (*image, error) {
 		return nil, errors.New("the checksum does not match")
 	}
 	rest, ok := bytes.CutPrefix(b[:body], checkpointMagic)
+	if !ok && bytes.HasPrefix(b, []byte(checkpointKind)) {
+		return nil, errVersion
+	}
 	if !ok {
-		return nil, errors.New("not a checkpoint of a known version")
+		return nil, errors.New("this is no checkpoint")
 	}
 	d := decoder{b: rest}
 	im := &image{
@@ -404,6 +413,9 @@ func (l *Log) findCheckpoints() (last *image, damaged bool, err error) {
 		var im *image
 		if err == nil {
 			im, err = decodeImage(b)
+		}
+		if errors.Is(err, errVersion) {
+			return nil, false, fault.New(fault.Precondition, "%s: %w; use that one, or another directory", path, err)
 		}
 		if err != nil {
 			damaged = true

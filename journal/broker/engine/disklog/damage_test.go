@@ -1,7 +1,9 @@
 package disklog
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"slices"
 	"strings"
@@ -203,6 +205,41 @@ func TestDamagedCheckpoint(t *testing.T) {
 	}
 	if _, err := Open(t.Context(), "/data", small(disk)); !fault.Is(err, fault.DataLoss) {
 		t.Errorf("without any checkpoint: %v", err)
+	}
+}
+
+// A log of another version is not taken for a damaged one, which people would throw away.
+func TestCheckpointOfAnotherVersion(t *testing.T) {
+	disk := vfs.NewMem()
+	enginetest.Close(t, open(t, "/data", small(disk)))
+	for _, name := range disk.Files() {
+		if !strings.HasPrefix(name, "/data/checkpoint/") {
+			continue
+		}
+		f, err := disk.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, err := f.Size()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, size)
+		if _, err := f.ReadAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		b = append([]byte(checkpointKind+"4\n"), b[len(checkpointMagic):len(b)-4]...)
+		b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+		if _, err := f.WriteAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := Open(t.Context(), "/data", small(disk))
+	if !fault.Is(err, fault.Precondition) || !strings.Contains(err.Error(), "another version") {
+		t.Errorf("Open: %v", err)
 	}
 }
 

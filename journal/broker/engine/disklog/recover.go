@@ -40,7 +40,7 @@ func (l *Log) recover(ctx context.Context) error {
 	}
 	if im == nil {
 		if damaged || len(numbers) > 0 {
-			return fault.New(fault.DataLoss, "there is a log but no intact checkpoint; restore %s from a copy", l.path(checkpointDir))
+			return fault.New(fault.DataLoss, "there is a log but no intact checkpoint; restore %s from a copy, or if there is none, move it away to begin with empty journals", l.path())
 		}
 		if im, err = l.create(); err != nil {
 			return err
