@@ -3,13 +3,19 @@
 package test
 
 import (
+	"context"
+	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/creack/pty"
 
 	"github.com/daybook-dev/daybook/internal/testkit"
 )
@@ -93,6 +99,52 @@ func TestPTY(t *testing.T) {
 			t.Errorf("--pty=%s: test -t 1 says %d, want %d\n%s", mode, code, want, p.Stderr)
 		}
 	}
+}
+
+// Below a shell with a terminal, a run in the background goes on as its command would alone; brought to the foreground, it has the keys.
+func TestJobInTheBackground(t *testing.T) {
+	t.Parallel()
+	h := testkit.NewHouse(t)
+	h.Serve()
+	c := h.Command("run", "--", "sh", "-c", "echo be''gun; until test -e "+h.Data+".go; do sleep 0.01; done; read x; echo got''ten $x")
+	shell := exec.Command("sh", "-i")
+	shell.Env = append(c.Env, "PS1=$ ", "HISTFILE=")
+	terminal, err := pty.Start(shell)
+	if err != nil {
+		t.Fatal(err)
+	}
+	screen := testkit.NewOutput()
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = io.Copy(screen, terminal) }) // until the shell is gone
+	defer func() {
+		_ = shell.Process.Kill() // if it did not end
+		_ = shell.Wait()
+		_ = terminal.Close()
+		wg.Wait()
+	}()
+	say := func(line, want string) {
+		t.Helper()
+		if _, err := io.WriteString(terminal, line+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
+		defer cancel()
+		if _, err := screen.Await(ctx, regexp.MustCompile(want)); err != nil {
+			t.Fatalf("%v\n%s", err, screen)
+		}
+	}
+	say("'"+c.Path+"' '"+strings.Join(c.Args, "' '")+"' &", "begun")
+	if err := os.WriteFile(h.Data+".go", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	say("jobs; echo lis''ted", "listed")
+	if strings.Contains(screen.String(), "Stopped") {
+		t.Fatalf("it was stopped:\n%s", screen)
+	}
+	say("fg", "(?s)listed.*until test")
+	say("typed", "gotten typed")
+	say("stty -a; echo rest''ored", "(?s) icanon.*restored")
+	say("exit", "")
 }
 
 // A prefix belongs to the run that registered it.

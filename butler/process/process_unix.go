@@ -90,24 +90,52 @@ func (t *terminal) start() {
 	if err != nil {
 		return // the command runs without keys; it can be interrupted by a signal
 	}
-	state, err := term.MakeRaw(int(t.keys.Fd()))
-	if err != nil {
-		_ = r.Close()
-		_ = w.Close()
-		return
-	}
-	t.state, t.wake = state, w
+	t.wake = w
+	raw := t.takeKeys()
 	t.wg.Go(func() {
 		defer r.Close()
-		copyKeys(t.ptys[0], t.keys, r)
+		t.copyKeys(r, raw)
 	})
 }
 
-// copyKeys copies from a terminal until cancel becomes readable. A read of a terminal cannot be interrupted, hence the poll.
-func copyKeys(to, from, cancel *os.File) {
+// takeKeys makes our terminal pass on every key as it is. It reports false while we are in the background, where the keys are somebody
+// else's, and whoever touches them is stopped.
+func (t *terminal) takeKeys() bool {
+	if inBackground(t.keys) {
+		return false
+	}
+	state, err := term.MakeRaw(int(t.keys.Fd()))
+	if err != nil {
+		return false
+	}
+	if t.state == nil {
+		t.state = state
+	}
+	return true
+}
+
+// inBackground reports whether another job than ours has a terminal, if it is one that tells jobs apart.
+func inBackground(f *os.File) bool {
+	pgrp, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPGRP)
+	return err == nil && pgrp != unix.Getpgrp()
+}
+
+// backgroundLook is how often a job in the background, which nobody tells, looks whether it is in the foreground.
+const backgroundLook = 200 * time.Millisecond
+
+// copyKeys copies from our terminal until cancel becomes readable. A read of a terminal cannot be interrupted, hence the poll. raw
+// says that we have the keys.
+func (t *terminal) copyKeys(cancel *os.File, raw bool) {
 	buf := make([]byte, 4096)
-	fds := []unix.PollFd{{Fd: int32(from.Fd()), Events: unix.POLLIN}, {Fd: int32(cancel.Fd()), Events: unix.POLLIN}}
 	for {
+		if raw = raw && !inBackground(t.keys) || t.takeKeys(); !raw {
+			fds := []unix.PollFd{{Fd: int32(cancel.Fd()), Events: unix.POLLIN}}
+			if _, err := unix.Poll(fds, int(backgroundLook.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) || fds[0].Revents != 0 {
+				return
+			}
+			continue
+		}
+		fds := []unix.PollFd{{Fd: int32(t.keys.Fd()), Events: unix.POLLIN}, {Fd: int32(cancel.Fd()), Events: unix.POLLIN}}
 		if _, err := unix.Poll(fds, -1); err != nil {
 			if errors.Is(err, unix.EINTR) {
 				continue
@@ -117,9 +145,12 @@ func copyKeys(to, from, cancel *os.File) {
 		if fds[1].Revents != 0 {
 			return
 		}
-		n, err := from.Read(buf)
+		if inBackground(t.keys) {
+			continue
+		}
+		n, err := t.keys.Read(buf)
 		if n > 0 {
-			if _, err := to.Write(buf[:n]); err != nil {
+			if _, err := t.ptys[0].Write(buf[:n]); err != nil {
 				return
 			}
 		}
@@ -147,7 +178,7 @@ func (t *terminal) restore() {
 		_ = t.wake.Close()
 	}
 	t.wg.Wait()
-	if t.state != nil {
+	if t.state != nil && !inBackground(t.keys) {
 		_ = term.Restore(int(t.keys.Fd()), t.state)
 	}
 }
