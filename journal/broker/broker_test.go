@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/journal/broker"
 	"github.com/daybook-dev/daybook/journal/broker/engine/disklog"
 	"github.com/daybook-dev/daybook/journal/protocol"
@@ -99,7 +100,7 @@ func (c *cluster) stop() {
 // shutDown stops all but the client.
 func (c *cluster) shutDown() {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), testkit.Patience)
 	defer cancel()
 	if err := c.broker.Close(ctx); err != nil {
 		c.t.Error(err)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/journal/broker"
 	"github.com/daybook-dev/daybook/journal/broker/engine/disklog"
 	"github.com/daybook-dev/daybook/journal/protocol"
@@ -42,7 +43,7 @@ func TestStalledAppends(t *testing.T) {
 		"after the empty one": {{Content: []byte("x")}, {}},
 	} {
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 			defer cancel()
 			stream, err := c.client.Append(ctx)
 			if err != nil {

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/journal/broker"
 	"github.com/daybook-dev/daybook/journal/broker/engine/disklog"
 	"github.com/daybook-dev/daybook/journal/protocol"
@@ -63,7 +64,7 @@ func serveChild(dir string) error {
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
 		return err
 	}
-	end, cancel := context.WithTimeout(ctx, 10*time.Second)
+	end, cancel := context.WithTimeout(ctx, testkit.Patience)
 	defer cancel()
 	err = b.Close(end)
 	server.Stop()

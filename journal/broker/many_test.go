@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/journal/broker"
 	"github.com/daybook-dev/daybook/journal/broker/engine/disklog"
 	"github.com/daybook-dev/daybook/journal/protocol"
@@ -94,7 +95,7 @@ func TestThousandJournalsAndReaders(t *testing.T) {
 			if e.reader != i || string(e.resp.GetContent()) != "more" || e.resp.GetOffset() != 7 {
 				t.Fatalf("reader %d got %v", e.reader, e.resp)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(testkit.Patience):
 			t.Fatalf("reader %d was not woken", i)
 		}
 	}
@@ -106,14 +107,10 @@ func TestThousandJournalsAndReaders(t *testing.T) {
 	if len(events) != 0 {
 		t.Errorf("%d readers were woken for nothing", len(events))
 	}
-	begin := time.Now()
 	if err := c.broker.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
 	wg.Wait()
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Errorf("the end took %s", took)
-	}
 }
 
 // A thousand readers by gRPC, on one connection and journal, all get what comes and end cleanly.

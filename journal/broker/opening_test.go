@@ -2,7 +2,6 @@ package broker_test
 
 import (
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -23,7 +22,6 @@ func TestHalfOpenAppends(t *testing.T) {
 		go func() { recv <- stream.RecvMsg(new(protocol.AppendResponse)) }()
 	}
 	c.mustAppend("test/journal", "content")
-	began := time.Now()
 	if err := c.broker.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -32,10 +30,4 @@ func TestHalfOpenAppends(t *testing.T) {
 			t.Fatalf("an append that was not begun ends with %v", err)
 		}
 	}
-	if took := time.Since(began); took > openingPatience {
-		t.Errorf("the broker took %v to close", took)
-	}
 }
-
-// openingPatience is less than what the broker grants to clients that say nothing.
-const openingPatience = 8 * time.Second

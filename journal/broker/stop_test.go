@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,15 +15,17 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/daybook-dev/daybook/internal/bucket"
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/journal/broker"
 	"github.com/daybook-dev/daybook/journal/broker/engine/disklog"
 	"github.com/daybook-dev/daybook/journal/protocol"
 	"github.com/daybook-dev/daybook/journal/store"
 )
 
-// Ten thousand journals with stores are there again soon after a clean stop, and cost nothing while they rest.
+// Ten thousand journals with stores are there again soon after a clean stop: appends wait for the listing of their own journal's stores
+// and for no other. When they rest, they cost nothing.
 func TestTenThousandJournals(t *testing.T) {
-	const n, most = 10_000, 2 * time.Second
+	const n = 10_000
 	b := bucket.NewMem("b")
 	dir := t.TempDir()
 	open := func() *cluster {
@@ -44,21 +47,27 @@ func TestTenThousandJournals(t *testing.T) {
 		c.mustAppend(fmt.Sprintf("many/journal-%05d", i), "content")
 	}
 	c.stop()
+	appended := make(chan struct{})
+	last := fmt.Sprintf("many/journal-%05d", n-1) // which was never written, so that only the listing tells where it ends
+	b.SetFault(func(op bucket.Op, key string) error {
+		if op == bucket.OpList && !strings.Contains(key, last) {
+			<-appended
+		}
+		return nil
+	})
 	begin := time.Now()
 	c = open()
 	defer c.stop()
-	c.mustAppend(fmt.Sprintf("many/journal-%05d", n-500), "more")
-	if took := time.Since(begin); took > most {
-		t.Errorf("the first append was done %s after the start; at most %s are good", took, most)
-	} else {
-		t.Logf("the first append was done %s after the start", took)
-	}
+	goOn := sync.OnceFunc(func() { close(appended) })
+	defer goOn()
+	c.mustAppend(last, "more")
+	t.Logf("the first append was done %s after the start", time.Since(begin))
+	goOn()
 	// When all stores have been listed, nobody is at work.
-	for last := begin; runtime.NumGoroutine() > 100; last = time.Now() {
-		if last.Sub(begin) > 30*time.Second {
+	for begin := time.Now(); runtime.NumGoroutine() > 100; time.Sleep(10 * time.Millisecond) {
+		if time.Since(begin) > testkit.Patience {
 			t.Fatalf("%d goroutines for journals that rest", runtime.NumGoroutine())
 		}
-		runtime.Gosched()
 	}
 }
 
@@ -104,7 +113,7 @@ func TestStopWithManyClients(t *testing.T) {
 				}
 			}
 			streaming.Done()
-			if err != nil {
+			if err != nil && !errors.Is(err, io.EOF) {
 				t.Error(err)
 				return
 			}
@@ -112,7 +121,9 @@ func TestStopWithManyClients(t *testing.T) {
 			if i%4 == 3 {
 				return // and never says another word
 			}
-			_ = stream.Send(new(protocol.AppendRequest))
+			if err == nil { // else the broker has ended it, and says why
+				_ = stream.Send(new(protocol.AppendRequest))
+			}
 			resp, err := stream.CloseAndRecv()
 			if status.Code(err) == codes.DeadlineExceeded {
 				return // a slow machine made it one of those who say nothing
@@ -131,7 +142,7 @@ func TestStopWithManyClients(t *testing.T) {
 	begin := time.Now()
 	ended := make(chan error)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), testkit.Patience)
 		defer cancel()
 		ended <- c.broker.Close(ctx)
 	}()
@@ -145,11 +156,7 @@ func TestStopWithManyClients(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("the end took %s", took)
-	} else {
-		t.Logf("the end took %s; %d of %d appends were finished", took, finished, appends*3/4)
-	}
+	t.Logf("the end took %s; %d of %d appends were finished", time.Since(begin), finished, appends*3/4)
 	if state, err := c.log.Load(t.Context(), "test/journal"); err != nil || int(state.Head) != 5+finished*300<<10 {
 		t.Errorf("%d appends were finished, and the journal ends at %d: %v", finished, state.Head, err)
 	}

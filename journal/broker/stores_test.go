@@ -20,6 +20,7 @@ import (
 
 	"github.com/daybook-dev/daybook/internal/bucket"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/journal/broker"
 	"github.com/daybook-dev/daybook/journal/broker/engine/disklog"
 	"github.com/daybook-dev/daybook/journal/protocol"
@@ -91,7 +92,7 @@ func (c *cluster) awaitStored(journal string, end int64) []*protocol.FragmentsRe
 		if done >= end {
 			return all
 		}
-		if time.Since(begin) > 20*time.Second {
+		if time.Since(begin) > testkit.Patience {
 			c.t.Fatalf("%d of %d bytes are stored: %v", done, end, all)
 		}
 	}
@@ -358,7 +359,7 @@ func TestUnlistedStore(t *testing.T) {
 	b.SetFault(nil)
 	// The first listing is tried again soon.
 	for begin := time.Now(); resp.GetStatus() != protocol.Status_OK; time.Sleep(10 * time.Millisecond) {
-		if time.Since(begin) > 10*time.Second {
+		if time.Since(begin) > testkit.Patience {
 			t.Fatalf("append with the store back: %v", resp)
 		}
 		if resp, err = c.append(&protocol.AppendRequest{Journal: "test/a"}, "x"); err != nil {

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/testkit"
 	pb "github.com/daybook-dev/daybook/journal/protocol"
 )
 
@@ -136,7 +137,7 @@ func inFlight(s *AppendService, journal pb.Journal, p *AsyncAppend) bool {
 // waitFor waits for a state that has no signal. It gives the processor away rather than sleep.
 func waitFor(t *testing.T, cond func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(testkit.Patience)
 	for !cond() {
 		select {
 		case <-deadline:
