@@ -162,7 +162,7 @@ func (s *Storage) Sync(ctx context.Context) error {
 // Close waits for the calls under way.
 func (s *Storage) Close() error {
 	s.end()
-	s.watch.done.Wait()
+	s.watch.poller.Wait()
 	s.pages.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,25 +5,20 @@ import (
 	"sync"
 	"time"
 
+	"github.com/daybook-dev/daybook/internal/wake"
 	"github.com/daybook-dev/daybook/logs/types"
 	"github.com/daybook-dev/daybook/storage"
 	"github.com/daybook-dev/daybook/storage/runs"
 )
 
-const (
-	// pollRetry is the time after which is looked again when it failed.
-	pollRetry = time.Second
-	// overlap is how far behind a gap may lie the end of a row that fills it.
-	overlap = 1024
-)
+// overlap is how far behind a gap may lie the end of a row that fills it.
+const overlap = 1024
 
 // watch is what is watched in this process, and what is known of it.
 type watch struct {
 	mu      sync.Mutex
 	streams map[streamID]*watched
-	// began is there to be received when something is watched.
-	began chan struct{}
-	done  sync.WaitGroup
+	poller  wake.Poller
 }
 
 type watched struct {
@@ -50,10 +45,7 @@ func (s *Storage) Watch(name storage.Stream) (<-chan struct{}, func()) {
 	}
 	v.watchers++
 	v.seen = false
-	select {
-	case w.began <- struct{}{}:
-	default:
-	}
+	w.poller.Began()
 	return changed, func() {
 		stop()
 		w.mu.Lock()
@@ -80,46 +72,16 @@ func (w *watch) own(s *runs.Stream) {
 
 // start begins to look for changes of what is watched. A negative interval is never.
 func (w *watch) start(s *Storage, interval time.Duration) {
-	w.streams, w.began = make(map[streamID]*watched), make(chan struct{}, 1)
-	if interval >= 0 {
-		w.done.Go(func() { w.poll(s, interval) })
-	}
-}
-
-func (w *watch) poll(s *Storage, interval time.Duration) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	failing := false
-	for {
-		select {
-		case <-timer.C:
-		case <-s.life.Done():
-			return
-		}
+	w.streams = make(map[streamID]*watched)
+	w.poller.Start(s.life, interval, func(ctx context.Context) (bool, error) {
 		q := w.question()
 		if len(q.ends) == 0 {
-			select {
-			case <-w.began:
-			case <-s.life.Done():
-				return
-			}
-			timer.Reset(0)
-			continue
+			return false, nil
 		}
-		err := w.look(s.life, s, q)
-		if s.life.Err() != nil {
-			return
-		}
-		if err != nil {
-			if !failing {
-				s.log.Warn("entries that other processes store are not seen until Bigtable answers", "error", err)
-			}
-			timer.Reset(pollRetry)
-		} else {
-			timer.Reset(interval)
-		}
-		failing = err != nil
-	}
+		return true, w.look(ctx, s, q)
+	}, func(err error) {
+		s.log.Warn("entries that other processes store are not seen until Bigtable answers", "error", err)
+	})
 }
 
 // question asks for rows of the watched streams that are not known.

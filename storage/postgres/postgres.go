@@ -118,7 +118,7 @@ func (s *Storage) Close() error {
 	s.closed.Do(func() {
 		err = nil
 		s.end()
-		s.watch.done.Wait()
+		s.watch.poller.Wait()
 		s.pages.Close()
 		s.pool.Close()
 		s.metrics.unregister()

@@ -8,19 +8,15 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/daybook-dev/daybook/internal/wake"
 	"github.com/daybook-dev/daybook/storage"
 )
-
-// pollRetry is the time after which is looked again when it failed.
-const pollRetry = time.Second
 
 // watch is what is watched in this process, and how it was when last looked at.
 type watch struct {
 	mu      sync.Mutex
 	streams map[streamID]*watched
-	// began is there to be received when something is watched.
-	began chan struct{}
-	done  sync.WaitGroup
+	poller  wake.Poller
 }
 
 type watched struct {
@@ -47,10 +43,7 @@ func (s *Storage) Watch(name storage.Stream) (<-chan struct{}, func()) {
 	}
 	v.watchers++
 	v.seen = false
-	select {
-	case w.began <- struct{}{}:
-	default:
-	}
+	w.poller.Began()
 	return changed, func() {
 		stop()
 		w.mu.Lock()
@@ -74,46 +67,16 @@ func (w *watch) own(commit *writer) {
 
 // start begins to look for changes of what is watched. A negative interval is never.
 func (w *watch) start(s *Storage, interval time.Duration) {
-	w.streams, w.began = make(map[streamID]*watched), make(chan struct{}, 1)
-	if interval >= 0 {
-		w.done.Go(func() { w.poll(s, interval) })
-	}
-}
-
-func (w *watch) poll(s *Storage, interval time.Duration) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	failing := false
-	for {
-		select {
-		case <-timer.C:
-		case <-s.life.Done():
-			return
-		}
+	w.streams = make(map[streamID]*watched)
+	w.poller.Start(s.life, interval, func(ctx context.Context) (bool, error) {
 		ids := w.wanted()
 		if len(ids) == 0 {
-			select {
-			case <-w.began:
-			case <-s.life.Done():
-				return
-			}
-			timer.Reset(0)
-			continue
+			return false, nil
 		}
-		err := w.look(s.life, s, ids)
-		if s.life.Err() != nil {
-			return
-		}
-		if err != nil {
-			if !failing {
-				s.log.Warn("entries that other processes store are not seen until the database answers", "error", err)
-			}
-			timer.Reset(pollRetry)
-		} else {
-			timer.Reset(interval)
-		}
-		failing = err != nil
-	}
+		return true, w.look(ctx, s, ids)
+	}, func(err error) {
+		s.log.Warn("entries that other processes store are not seen until the database answers", "error", err)
+	})
 }
 
 // wanted returns the streams that are watched.

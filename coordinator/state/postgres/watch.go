@@ -7,15 +7,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/daybook-dev/daybook/internal/wake"
 	"github.com/daybook-dev/daybook/logs/types"
 )
 
-const (
-	// pollInterval is the time between two looks for changes that other processes made.
-	pollInterval = 40 * time.Millisecond
-	// pollRetry is the time after which is looked again when it failed.
-	pollRetry = time.Second
-)
+// pollInterval is the time between two looks for changes that other processes made.
+const pollInterval = 40 * time.Millisecond
 
 type streamKey struct {
 	project types.Project
@@ -27,9 +24,9 @@ type watch struct {
 	mu      sync.Mutex
 	streams map[streamKey]*watched
 	tasks   watched
-	// began is there to be received when something is waited for.
-	began chan struct{}
-	done  sync.WaitGroup
+	poller  wake.Poller
+	// ending ends when the poller has been told to.
+	ending sync.WaitGroup
 }
 
 type watched struct {
@@ -54,7 +51,7 @@ func (s *Store) WatchStream(project types.Project, id types.StreamID) (<-chan st
 	}
 	v.watchers++
 	v.seen = false
-	w.begin()
+	w.poller.Began()
 	return changed, func() {
 		stop()
 		w.mu.Lock()
@@ -73,7 +70,7 @@ func (s *Store) WatchTasks() (<-chan struct{}, func()) {
 	defer w.mu.Unlock()
 	w.tasks.watchers++
 	w.tasks.seen = false
-	w.begin()
+	w.poller.Began()
 	return changed, func() {
 		stop()
 		w.mu.Lock()
@@ -82,70 +79,29 @@ func (s *Store) WatchTasks() (<-chan struct{}, func()) {
 	}
 }
 
-func (w *watch) begin() {
-	select {
-	case w.began <- struct{}{}:
-	default:
-	}
-}
-
 // start begins to look for what is waited for. A negative interval is never.
 func (w *watch) start(s *Store, interval time.Duration) {
-	w.streams, w.began = make(map[streamKey]*watched), make(chan struct{}, 1)
-	if interval < 0 {
-		return
-	}
-	w.done.Go(func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		w.done.Go(func() {
-			select {
-			case <-s.closing:
-				cancel()
-			case <-ctx.Done():
-			}
-		})
-		w.poll(ctx, s, interval)
+	w.streams = make(map[streamKey]*watched)
+	ctx, cancel := context.WithCancel(context.Background())
+	w.ending.Go(func() {
+		<-s.closing
+		cancel()
+	})
+	w.poller.Start(ctx, interval, func(ctx context.Context) (bool, error) {
+		ids, tasks := w.wanted()
+		if len(ids) == 0 && !tasks {
+			return false, nil
+		}
+		return true, w.look(ctx, s, ids, tasks)
+	}, func(err error) {
+		s.log.Warn("changes of other processes are not seen until the database answers", "error", err)
 	})
 }
 
 // wait waits until nobody looks any more. The store is closing.
-func (w *watch) wait() { w.done.Wait() }
-
-func (w *watch) poll(ctx context.Context, s *Store, interval time.Duration) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	failing := false
-	for {
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return
-		}
-		ids, tasks := w.wanted()
-		if len(ids) == 0 && !tasks {
-			select {
-			case <-w.began:
-			case <-ctx.Done():
-				return
-			}
-			timer.Reset(interval)
-			continue
-		}
-		err := w.look(ctx, s, ids, tasks)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			if !failing {
-				s.log.Warn("changes of other processes are not seen until the database answers", "error", err)
-			}
-			timer.Reset(pollRetry)
-		} else {
-			timer.Reset(interval)
-		}
-		failing = err != nil
-	}
+func (w *watch) wait() {
+	w.ending.Wait()
+	w.poller.Wait()
 }
 
 // wanted returns what is waited for.
