@@ -211,6 +211,8 @@ func internalState(s *state.Stream) *logdog.InternalLogStreamState {
 	}
 }
 
+// checkProject checks the name of a project. Whether it is configured is not asked: what was written to one that no longer is, is collected and
+// archived all the same, and Collectors would take a refusal for the lack of a permission that they get again, and wait.
 func checkProject(name string) (types.Project, error) {
 	p := types.Project(name)
 	return p, fault.Wrap(fault.Invalid, p.Validate())
