@@ -156,6 +156,7 @@ func TestProblems(t *testing.T) {
 		"size":               {project("quotas: {bytes_per_day: 10Gigs}"), `3:29: bytes_per_day: "10Gigs" is no size; give one like 10GiB or 500MB, or a number of bytes`},
 		"size negative":      {project("quotas: {bytes_per_day: -1}"), `3:29: bytes_per_day: "-1" is negative`},
 		"size huge":          {project("quotas: {bytes_per_day: 9999999PiB}"), `3:29: bytes_per_day: "9999999PiB" is too large`},
+		"bytes huge":         {project("quotas: {bytes_per_day: 99999999999999999999}"), `3:29: bytes_per_day: "99999999999999999999" is too large`},
 		"range huge":         {project("archive: {byte_range: 2GiB}"), `3:27: byte_range: "2GiB" is too large`},
 		"count":              {project("quotas: {open_streams: many}"), `3:28: open_streams: "many" is no whole number`},
 		"count fraction":     {project("quotas: {open_streams: 1.5}"), `3:28: open_streams: "1.5" is no whole number`},

@@ -88,7 +88,7 @@ func parseSize(s string) (int64, error) {
 	switch {
 	case n < 0 || size == 0 || rest != "":
 		return 0, errSize
-	case n > math.MaxInt64/size:
+	case n == math.MaxInt64 || n > math.MaxInt64/size:
 		return 0, errTooLarge
 	}
 	return n * size, nil
