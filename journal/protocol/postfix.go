@@ -1,6 +1,9 @@
 package protocol
 
 import (
+	"errors"
+	"fmt"
+	"regexp"
 	"strings"
 	"text/template"
 	"text/template/parse"
@@ -34,7 +37,7 @@ func EvaluatePathPostfix(spec *JournalSpec, spool SpoolData) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var out strings.Builder
+	var out shortText
 	if err := tpl.Execute(&out, PathPostfixData{Spool: spool, JournalSpec: spec}); err != nil {
 		return "", violation(BadTemplate, "path postfix template: %v", err)
 	}
@@ -57,10 +60,51 @@ func tryPathPostfix(text string) error {
 		Spool:       SpoolData{Fragment: &Fragment{Sum: &SHA1Sum{}}, Registers: &LabelSet{}},
 		JournalSpec: &JournalSpec{Labels: &LabelSet{}, Fragment: &JournalSpec_Fragment{}, Suspend: &JournalSpec_Suspend{}},
 	}
-	if err := tpl.Execute(new(strings.Builder), zero); err != nil {
+	if err := tpl.Execute(new(shortText), zero); err != nil {
 		return violation(BadTemplate, "path postfix template: %v", err)
 	}
 	return nil
+}
+
+// maxTemplateText is the longest text that a template may make, also of one that it only works with.
+const maxTemplateText = 16 << 10
+
+var errTemplateText = errors.New("the text that it makes is too long")
+
+// shortText is the output of a template.
+type shortText struct{ strings.Builder }
+
+func (s *shortText) Write(p []byte) (int, error) {
+	if s.Len()+len(p) > maxTemplateText {
+		return 0, errTemplateText
+	}
+	return s.Builder.Write(p)
+}
+
+// shortFuncs are those functions of templates whose text may be longer than what they are given. A few bytes of a template could
+// double a text again and again.
+var shortFuncs = template.FuncMap{
+	"html": short(template.HTMLEscaper), "js": short(template.JSEscaper), "urlquery": short(template.URLQueryEscaper),
+	"print": short(fmt.Sprint), "println": short(fmt.Sprintln),
+	"printf": func(format string, args ...any) (string, error) {
+		if wide.MatchString(format) {
+			return "", errTemplateText
+		}
+		return short(func(args ...any) string { return fmt.Sprintf(format, args...) })(args...)
+	},
+}
+
+// wide finds widths and precisions that are not those of dates and offsets.
+var wide = regexp.MustCompile(`%[^a-zA-Z%]*(\*|[0-9]{3})`)
+
+func short(f func(args ...any) string) func(args ...any) (string, error) {
+	return func(args ...any) (string, error) {
+		text := f(args...)
+		if len(text) > maxTemplateText {
+			return "", errTemplateText
+		}
+		return text, nil
+	}
 }
 
 // parsePathPostfix parses the template and refuses those that loop: a spec comes from a stranger, and executing its
@@ -70,7 +114,7 @@ func parsePathPostfix(text string) (*template.Template, error) {
 	if len(text) > most {
 		return nil, violation(BadTemplate, "path postfix template has %d bytes; at most %d are allowed", len(text), most)
 	}
-	tpl, err := template.New("path postfix").Parse(text)
+	tpl, err := template.New("path postfix").Funcs(shortFuncs).Parse(text)
 	if err != nil {
 		return nil, violation(BadTemplate, "path postfix template: %v", err)
 	}

@@ -125,10 +125,26 @@ func TestPathPostfix(t *testing.T) {
 		`{{ if .Name }}{{ with .Name }}{{ range 9 }}{{ end }}{{ end }}{{ end }}`,
 		`{{ define "x" }}{{ template "x" }}{{ end }}{{ template "x" }}`,
 		strings.Repeat("a", 5000),
+		// Nor may it take more memory the longer it goes on.
+		`{{ $x := "aaaaaaaa" }}` + strings.Repeat(`{{ $x = print $x $x }}`, 20) + `{{ $x | len }}`,
+		`{{ "aaaaaaaa"` + strings.Repeat(` | printf "%[1]s%[1]s"`, 20) + ` | len }}`,
+		`{{ "'"` + strings.Repeat(` | js`, 25) + ` | len }}`,
+		`{{ printf "%1000000d" 1 | len }}`,
+		`{{ printf "%*d" 1000000 1 | len }}`,
+		`{{ printf "%.1000000f" 1.0 | len }}`,
 	} {
 		spec.Fragment.PathPostfixTemplate = text
 		if got, err := EvaluatePathPostfix(spec, spool); err == nil {
 			t.Errorf("%.40q gives %.40q", text, got)
+		}
+	}
+	for text, want := range map[string]string{
+		`{{ printf "%s-%05d" (.Spool.FirstAppendTime.Format "2006/01") .Spool.Begin }}`: "2023/11-00000",
+		`{{ $env := .LabelSet.ValueOf "env" }}{{ print $env "-" $env | urlquery }}`:     "qa-qa",
+	} {
+		spec.Fragment.PathPostfixTemplate = text
+		if got, err := EvaluatePathPostfix(spec, spool); err != nil || got != want {
+			t.Errorf("%s gives %q, %v", text, got, err)
 		}
 	}
 }
