@@ -5,7 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"strings"
@@ -130,7 +130,7 @@ func TestNoConnection(t *testing.T) {
 	addr, stop := serve(t, "127.0.0.1:0")
 	encrypted := httptest.NewUnstartedServer(nil)
 	encrypted.EnableHTTP2 = true
-	encrypted.Config.ErrorLog = log.New(io.Discard, "", 0)
+	encrypted.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	encrypted.StartTLS()
 	defer encrypted.Close()
 	tlsAddr := encrypted.Listener.Addr().String()
