@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/prpc"
+	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/testkit"
 	"github.com/daybook-dev/daybook/logs/logpb"
 )
 
@@ -60,7 +63,8 @@ func TestBrowser(t *testing.T) {
 	defer controller.Close()
 
 	script := exec.CommandContext(t.Context(), "node", file)
-	script.Env = append(os.Environ(), "VIEWER="+s.URL, "EXPLORED="+explored, "CONTROL="+controller.URL, "CHROMIUM="+chromium, "PROFILE="+t.TempDir())
+	script.Env = append(os.Environ(), "VIEWER="+s.URL, "EXPLORED="+explored, "CONTROL="+controller.URL, "CHROMIUM="+chromium, "PROFILE="+t.TempDir(),
+		fmt.Sprintf("PATIENCE=%d", testkit.Patience.Milliseconds()))
 	out, err := script.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
@@ -68,14 +72,22 @@ func TestBrowser(t *testing.T) {
 	}
 }
 
-// explorable serves the pages with calls by HTTP beside them, as a server does, and returns its address.
+// explorable serves the pages with calls by HTTP and a login beside them, as a server does, and returns its address.
 func explorable(t *testing.T, f *fakeLogs) string {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	calls := prpc.NewServer(prpc.Config{Logger: log})
 	daybookv1.RegisterLogsServer(calls, f)
 	mux := http.NewServeMux()
-	mux.Handle("/", Handler(Config{Logs: dial(t, f), Logger: log}))
+	mux.Handle("/", Handler(Config{Logs: dial(t, f), Login: func() bool { return true }, Logger: log}))
+	login := NewLogin(func(_ context.Context, token string) (string, error) {
+		if token != "right" {
+			return "", fault.New(fault.Unauthenticated, "no")
+		}
+		return "token:reader", nil
+	})
+	mux.Handle("/login", login)
+	mux.Handle("/logout", login)
 	mux.Handle(prpc.Prefix, calls)
 	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
@@ -120,6 +132,13 @@ func fill(f *fakeLogs) {
 	f.end(binary, daybookv1.StreamState_COMPLETE, "")
 
 	printNumbers(f, f.add("long/+/stdout", logpb.StreamType_TEXT), 100_000)
+
+	wide := f.add("wide/+/stdout", logpb.StreamType_TEXT)
+	f.print(wide, 0, "first\nbegin: ")
+	for range 64 {
+		f.print(wide, 0, strings.Repeat("y", 100_000))
+	}
+	f.print(wide, 0, "\nthe last line\n")
 
 	build := "user/laptop/make.20260314-101500.x7d1/+/"
 	s := f.add(build+"stdout", logpb.StreamType_TEXT)

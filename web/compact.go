@@ -142,6 +142,9 @@ func (b *batch) add(e *logpb.LogEntry, l limits, until int64) (all bool, err err
 		if len(lines) > 0 {
 			b.next = position{index, number}
 		} else {
+			if l := text.Text.GetLines(); len(l) > 0 && l[len(l)-1].GetDelimiter() == "" {
+				number-- // the next entry goes on with the last line
+			}
 			b.next = position{index: index + 1, line: b.keepLine(number)}
 			all = true
 		}
@@ -162,7 +165,7 @@ func (b *batch) add(e *logpb.LogEntry, l limits, until int64) (all bool, err err
 	return all, nil
 }
 
-// keepLine returns the line that next has to wait for still, after lines below number were passed.
+// keepLine returns the line that next has to wait for still, when the next entry begins with line number.
 func (b *batch) keepLine(number int64) int64 {
 	if b.next.line > number {
 		return b.next.line

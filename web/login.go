@@ -127,15 +127,17 @@ var loginPage = template.Must(template.New("login").Parse(`<!doctype html>
 </head>
 <body>
 <header class="top"><a class="brand" href="/">Daybook</a></header>
-<main class="login">
-{{with .Problem}}<p role="alert">{{.}}</p>{{end}}
+<main class="list login">
+{{with .Problem}}<p class="notice bad" role="alert">{{.}}</p>{{end}}
 {{if .Name}}<p>You are logged in as <code>{{.Name}}</code>.</p>
 <form method="post" action="/logout"><button>Log out</button></form>
-{{else}}<form method="post" action="/login">
+{{else}}{{/* Without an action the form goes where the page is, so that the line of a link to one survives the login. */ -}}
+<form method="post">
 <input type="hidden" name="next" value="{{.Next}}">
-<p><label>Token <input type="password" name="token" autocomplete="current-password" required autofocus></label> <button>Log in</button></p>
+<label>Token <input type="password" name="token" autocomplete="current-password" required autofocus></label>
+<button>Log in</button>
 </form>
-<p>An administrator makes tokens with <code>daybook token create</code>.</p>{{end}}
+<p class="quiet">An administrator makes tokens with <code>daybook token create</code>.</p>{{end}}
 </main>
 </body>
 </html>

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -13,8 +14,8 @@ import (
 )
 
 // front serves the page of recent prefixes.
-func (h *handler) front(w http.ResponseWriter, _ *http.Request) error {
-	return h.writeShell(w, http.StatusOK)
+func (h *handler) front(w http.ResponseWriter, r *http.Request) error {
+	return h.writeShell(w, r, http.StatusOK)
 }
 
 // page serves /logs/<project>/<prefix>, and /logs/<project>/<prefix>/+/<name> as a page or as raw bytes.
@@ -35,7 +36,7 @@ func (h *handler) page(w http.ResponseWriter, r *http.Request) error {
 	if err := h.lookUp(r.Context(), project, path, prefix, sep); err != nil {
 		return err
 	}
-	return h.writeShell(w, http.StatusOK)
+	return h.writeShell(w, r, http.StatusOK)
 }
 
 // lookUp asks whether a page has something to show, for the sake of its status: a page of nothing is served too, and waits for what
@@ -114,13 +115,22 @@ func (h *handler) pageError(w http.ResponseWriter, r *http.Request, err error) {
 		fmt.Fprintf(w, "ERROR: %s\n", publicMessage(err))
 		return
 	}
-	_ = h.writeShell(w, status)
+	_ = h.writeShell(w, r, status)
 }
 
-func (h *handler) writeShell(w http.ResponseWriter, status int) error {
+// writeShell sends the page, which is told whether there is a login, and whether the browser has one.
+func (h *handler) writeShell(w http.ResponseWriter, r *http.Request, status int) error {
+	login := ""
+	switch {
+	case h.login == nil || !h.login():
+	case Token(r) != "":
+		login = "in"
+	default:
+		login = "out"
+	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-cache")
 	w.WriteHeader(status)
-	_, err := w.Write(h.assets.shell)
+	_, err := w.Write(bytes.Replace(h.assets.shell, []byte("{{login}}"), []byte(login), 1))
 	return clientGone(err)
 }

@@ -97,11 +97,24 @@ func (h *handler) resolve(ctx context.Context, s *daybookv1.Stream, want start) 
 		}
 		perEntry := s.GetSize()/end + 1
 		if near := end - max(1, tailBytes/perEntry); near > at.index {
-			at.index = near
+			return h.wholeLine(ctx, s, position{near, at.line})
 		}
 		return at, nil
 	}
 	return want.at, nil
+}
+
+// wholeLine moves at, the begin of an entry, behind its first line if another follows: the entry may begin in the middle of that line,
+// and a reader who asks later for what is before would never see the line's begin.
+func (h *handler) wholeLine(ctx context.Context, s *daybookv1.Stream, at position) (position, error) {
+	e, err := h.entryAt(ctx, s, at.index)
+	if err != nil || e.GetText() == nil {
+		return at, err
+	}
+	if next := int64(e.GetSequence()) + 2; next <= s.GetLines() {
+		at.line = max(at.line, next)
+	}
+	return at, nil
 }
 
 // findLine returns the index of the first entry that holds a part of the line, counted from 0, or the last index when the stream is not

@@ -177,7 +177,7 @@ func TestAssets(t *testing.T) {
 	if !strings.Contains(shell, "v1.2.3 &lt;test&gt;") {
 		t.Error("the shell lacks the version")
 	}
-	if strings.Contains(shell, "{{version}}") {
+	if strings.Contains(shell, "{{") {
 		t.Error("the shell has a placeholder left")
 	}
 	count := 0

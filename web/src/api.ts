@@ -88,7 +88,7 @@ async function get<T>(route: string, query: Record<string, string | number> = {}
     response = await fetch(`/api/v1/${route}?${params}`, signal ? { signal } : {});
   } catch (e) {
     if (signal?.aborted) throw e;
-    throw new ApiError("unreachable", "The server cannot be reached.");
+    throw new ApiError("unreachable", "The server cannot be reached. This page tries again by itself.");
   }
   if (!response.ok) {
     const body = (await response.json().catch(() => ({}))) as { code?: string; message?: string };

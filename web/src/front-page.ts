@@ -3,7 +3,7 @@ import { customElement, property, state } from "lit/decorators.js";
 import { repeat } from "lit/directives/repeat.js";
 import { ApiError, listPrefixes, listProjects, type Prefix } from "./api";
 import { Page, version } from "./page";
-import { header, notice } from "./parts";
+import { header, notice, problem } from "./parts";
 import { Poll } from "./poll";
 import { prefixCard } from "./prefix-card";
 import { frontAddress } from "./route";
@@ -27,7 +27,7 @@ export class FrontPage extends Page {
   private delay: ReturnType<typeof setTimeout> | undefined;
   private readonly poll = new Poll(this, () => this.refresh(), 2_000);
 
-  private async refresh(): Promise<"again"> {
+  private async refresh(): Promise<"again" | "done"> {
     try {
       if (this.projects.length === 0) {
         this.projects = await listProjects();
@@ -48,8 +48,10 @@ export class FrontPage extends Page {
     } catch (e) {
       if (!(e instanceof ApiError)) throw e;
       this.error = e;
+      return e.temporary ? "again" : "done";
+    } finally {
+      this.now = Date.now();
     }
-    this.now = Date.now();
     return "again";
   }
 
@@ -120,7 +122,7 @@ export class FrontPage extends Page {
         />
       </form>`)}
       <main class="list">
-        ${this.error ? notice(this.error.message, "bad") : nothing}
+        ${this.error ? problem(this.error) : nothing}
         ${this.recent === undefined && !this.error ? notice("Loading…") : nothing}
         ${this.recent && prefixes.length === 0 && !this.error ? this.nothingHere() : nothing}
         ${repeat(

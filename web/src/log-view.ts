@@ -43,6 +43,8 @@ export interface LogViewState {
   error: ApiError | undefined;
   end: End | undefined;
   empty: boolean;
+  /** The line that was asked for, and that the stream does not have yet; or 0. */
+  beyond: number;
 }
 
 export class LogView {
@@ -68,6 +70,7 @@ export class LogView {
   private end: End | undefined;
   private lastTop = 0;
   private target = 0;
+  private beyond = 0;
   private readonly resized: ResizeObserver;
 
   constructor(
@@ -89,7 +92,8 @@ export class LogView {
       connected: this.connected,
       error: this.error,
       end: this.end,
-      empty: this.rowCount === 0,
+      empty: this.rowCount === 0 && this.next === "0",
+      beyond: this.beyond,
     };
   }
 
@@ -103,6 +107,7 @@ export class LogView {
   /** follow goes to the end and stays there. */
   follow(): void {
     this.following = true;
+    this.beyond = 0;
     if (this.state.atEnd) {
       this.stick();
     } else {
@@ -124,9 +129,20 @@ export class LogView {
   async show(line: number): Promise<void> {
     this.mark(line);
     this.following = false;
+    this.beyond = 0;
     if (!this.element(line)) await this.jump({ line: Math.max(1, line - 200) });
-    this.mark(line);
-    this.element(line)?.scrollIntoView({ block: "center" });
+    if (this.target !== line) return; // the reader is elsewhere by now
+    // Long lines before it may be more than a page.
+    if (!this.element(line) && !this.state.atEnd) await this.jump({ line });
+    if (this.target !== line) return;
+    const element = this.element(line);
+    if (element) {
+      this.mark(line);
+      element.scrollIntoView({ block: "center" });
+    } else if (this.state.atEnd) {
+      this.follow();
+      this.beyond = line;
+    }
     this.notify.changed();
   }
 
@@ -221,6 +237,7 @@ export class LogView {
     this.unschedule();
     const begin = performance.now();
     const wasEmpty = this.rowCount === 0;
+    const { beyond } = this;
     if (this.skipped) this.clear();
     this.skipped = false;
     const pending = this.pending;
@@ -233,7 +250,9 @@ export class LogView {
     } else if (this.full) {
       this.detach();
     }
-    if (wasEmpty || !this.source) this.notify.changed();
+    if (wasEmpty || !this.source || beyond !== this.beyond) this.notify.changed();
+    // Few lines may be less than a page, which cannot be scrolled.
+    if (this.rowCount > 0 && this.scroller.scrollTop < margin) void this.loadEarlier();
     const now = performance.now();
     this.restUntil = now + Math.min(rest * (now - begin), 1_000);
   }
@@ -270,6 +289,7 @@ export class LogView {
     this.clear();
     this.loading = false;
     this.end = undefined;
+    this.next = "0";
   }
 
   private newChunk(first: string): Chunk {
@@ -313,7 +333,10 @@ export class LogView {
         fresh.append(renderGap(row));
       } else {
         const rendered = renderLine(row, style);
-        if (row.n === this.target) rendered.element.classList.add("target");
+        if (row.n === this.target) {
+          rendered.element.classList.add("target");
+          this.beyond = 0;
+        }
         fresh.append(rendered.element);
         style = rendered.style;
       }
@@ -434,7 +457,10 @@ export class LogView {
       this.fill(chunk, page);
       const last = page.e.at(-1);
       if (page.end || !last || (last.n ?? 0) + (last.l?.length ?? 0) >= until) return chunk;
-      start = { index: page.next };
+      // The rest of a line of which no more is shown is not read.
+      const row = chunk.rows.at(-1);
+      start = row?.kind === "line" && row.open && row.cut > 0 ? { line: row.n + 1 } : { index: page.next };
+      if ("line" in start && start.line >= until) return chunk;
     }
   }
 

@@ -7,5 +7,10 @@ export abstract class Page extends LitElement {
   }
 }
 
-/** version of the server, which wrote it into the shell. */
-export const version = () => document.querySelector<HTMLMetaElement>("meta[name=daybook-version]")?.content ?? "";
+/** told is what the server wrote into the shell. */
+const told = (name: string) => document.querySelector<HTMLMetaElement>(`meta[name=daybook-${name}]`)?.content ?? "";
+
+export const version = () => told("version");
+
+/** login is whether the browser has one; empty where there is none to be had. */
+export const login = () => told("login") as "" | "in" | "out";

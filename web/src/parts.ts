@@ -1,9 +1,10 @@
 // What several pages show.
 
 import { html, nothing, type TemplateResult } from "lit";
-import type { State, Stream } from "./api";
+import type { ApiError, State, Stream } from "./api";
 import { count, size } from "./format";
-import { frontAddress, logAddress } from "./route";
+import { login } from "./page";
+import { frontAddress, loginAddress, logAddress } from "./route";
 
 const labels: Record<State, string> = {
   STREAM_STATE_UNSPECIFIED: "unknown",
@@ -50,6 +51,7 @@ export function header(content: TemplateResult | typeof nothing = nothing): Temp
       <span>Daybook</span>
     </a>
     ${content}
+    ${login() ? html`<a class="account" href=${loginAddress()}>${login() === "in" ? "Account" : "Log in"}</a>` : nothing}
   </header>`;
 }
 
@@ -71,3 +73,10 @@ export function crumbs(project: string, prefix: string, link: boolean): Template
 
 export const notice = (text: string | TemplateResult, kind: "plain" | "bad" = "plain") =>
   html`<p class="notice ${kind}" role="status">${text}</p>`;
+
+/** problem tells what the server refused, and where to log in if that may help. */
+export const problem = (error: ApiError) =>
+  notice(
+    html`${error.message}${error.code === "unauthenticated" && login() ? html` <a href=${loginAddress()}>Log in</a>` : nothing}`,
+    "bad",
+  );

@@ -3,7 +3,7 @@ import { customElement, property, state } from "lit/decorators.js";
 import { ApiError, listPrefixes, type Prefix } from "./api";
 import { age, clock } from "./format";
 import { Page, version } from "./page";
-import { badge, crumbs, header, notice } from "./parts";
+import { badge, crumbs, header, notice, problem } from "./parts";
 import { Poll } from "./poll";
 import { overall, streamList } from "./prefix-card";
 
@@ -42,7 +42,7 @@ export class PrefixPage extends Page {
     const created = typeof p === "object" ? Date.parse(p.created ?? "") : NaN;
     return html`${header(crumbs(this.project, this.prefixName, false))}
       <main class="list">
-        ${this.error ? notice(this.error.message, "bad") : nothing}
+        ${this.error ? problem(this.error) : nothing}
         ${p === undefined && !this.error ? notice("Loading…") : nothing}
         ${p === "none" ? notice("There is no such prefix yet. This page shows it as soon as it begins.") : nothing}
         ${typeof p === "object"

@@ -35,5 +35,8 @@ export function parseRoute(pathname: string, search: string): Route {
 export const frontAddress = (project: string, pattern = "") =>
   `/?${new URLSearchParams(pattern ? { project, q: pattern } : { project })}`;
 
+/** loginAddress is the page that asks for a token, and leads back here. */
+export const loginAddress = () => `/login?${new URLSearchParams({ next: location.pathname + location.search })}${location.hash}`;
+
 /** logAddress is the page of a prefix or a stream. */
 export const logAddress = (project: string, path: string) => `/logs/${streamRoute(project, path)}`;

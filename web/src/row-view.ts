@@ -23,7 +23,7 @@ export function renderLine(row: LineRow, style: Style): { element: HTMLElement; 
   if (row.cut > 0) {
     const cut = document.createElement("span");
     cut.className = "cut";
-    cut.textContent = ` … ${count(row.cut)} more characters in the raw stream`;
+    cut.textContent = ` … ${row.open ? "at least " : ""}${count(row.cut)} more characters in the raw stream`;
     text.append(cut);
   }
   element.append(anchor, text);

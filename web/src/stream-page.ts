@@ -4,7 +4,7 @@ import { ApiError, getStream, type IndexRange, listPrefixes, type State, type St
 import { clock, count } from "./format";
 import { LogView, type LogViewState } from "./log-view";
 import { Page } from "./page";
-import { amount, badge, crumbs, dot, header, notice, stateName } from "./parts";
+import { amount, badge, crumbs, dot, header, notice, problem, stateName } from "./parts";
 import { Poll } from "./poll";
 import { took } from "./prefix-card";
 import { logAddress } from "./route";
@@ -197,7 +197,7 @@ export class StreamPage extends Page {
     const lost = s?.missing ?? [];
     return html`${this.missing ? notice("There is no such stream yet. This page shows it as soon as it begins.") : nothing}
       ${!s && !this.missing && !error ? notice("Loading…") : nothing}
-      ${error ? notice(error.message, "bad") : nothing}
+      ${error ? problem(error) : nothing}
       ${s && (s.endReason || lost.length)
         ? notice(
             html`${s.endReason ? html`The stream ended early: ${s.endReason}. ` : nothing}
@@ -205,6 +205,7 @@ export class StreamPage extends Page {
             s.state === "INCOMPLETE" ? "bad" : "plain",
           )
         : nothing}
+      ${this.view?.beyond ? notice(`There is no line ${count(this.view.beyond)}${s?.state === "OPEN" ? " yet" : ""}. This is the end of the stream.`) : nothing}
       ${this.view?.end && this.view.empty ? notice("The stream is empty: nothing was written to it.") : nothing}`;
   }
 
