@@ -210,9 +210,14 @@ func (c *Collector) store(ctx context.Context, b *bundle, states []*coordinator.
 
 // open decodes a message, whose memory is kept. Of one that is refused as a whole, the bundle has no runs.
 func (c *Collector) open(msg []byte, from origin) *bundle {
-	c.Metrics.bundles.Inc()
-	c.Metrics.bundleBytes.Observe(float64(len(msg)))
 	b, err := openMessage(msg)
+	return c.opened(b, err, from)
+}
+
+// opened takes in what openMessage returned.
+func (c *Collector) opened(b *bundle, err error, from origin) *bundle {
+	c.Metrics.bundles.Inc()
+	c.Metrics.bundleBytes.Observe(float64(len(b.message)))
 	b.origin = from
 	switch {
 	case errors.Is(err, errVersion):

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/collector/coordinator"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/logs/envelope"
@@ -126,6 +127,39 @@ func TestConsumerLeavesBadMessagesBehind(t *testing.T) {
 	wants(t, c.store, "b", 0)
 	if !strings.Contains(c.log.String(), "bytes=18") {
 		t.Errorf("skipped bytes were not logged:\n%s", c.log)
+	}
+}
+
+// A record that somebody cut short takes no other with it, and holds none up, whether what follows is there already or yet to come.
+func TestConsumerPassesTornRecords(t *testing.T) {
+	f, j := setUp(t), new(fakeJournal)
+	torn, err := ingest.AppendHeader(nil, ingest.MaxMessageSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg := message(t, bundleOf(entry("torn", indices(0, 100)...)))
+	half, err := ingest.AppendHeader(nil, len(msg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	half = append(half, msg[:len(msg)/2]...)
+	var head int64
+	many := func(from uint64) {
+		for i := range uint64(100) {
+			head = j.append(t, message(t, bundleOf(entry("a", from+i))))
+		}
+	}
+	j.appendBytes(half)
+	many(0)
+	c := consumeWith(t, f, j, nil)
+	c.waitFor(t, head)
+	j.appendBytes(torn)
+	many(100)
+	c.waitFor(t, head)
+	wants(t, f.store, "a", indices(0, 200)...)
+	wants(t, f.store, "torn")
+	if n := strings.Count(f.log.String(), "belong to no record"); n != 2 {
+		t.Errorf("%d foreign places were logged:\n%s", n, f.log)
 	}
 }
 

@@ -41,7 +41,7 @@ func (in *intake) run(ctx context.Context, from int64) error {
 	// Whatever it is, someone will mend it; but damage stays damage.
 	rr.Policy = func(err error, attempt int) bool { return fault.Is(err, fault.DataLoss) && attempt >= damageAttempts }
 
-	base, records := from, ingest.NewReader(nonEmpty{rr})
+	base, records := from, in.records(ctx, rr, from)
 	var skipped int64
 	for {
 		msg, err := records.Next()
@@ -50,13 +50,13 @@ func (in *intake) run(ctx context.Context, from int64) error {
 			next := rr.Offset()
 			if stored, err := in.cfg.Collector.Storage.Checkpoint(ctx, in.checkpoint()); err == nil && stored >= next {
 				// Another Collector, which believes that the journal is its, has got further.
-				base, skipped, records = next, 0, ingest.NewReader(nonEmpty{rr})
+				base, skipped, records = next, 0, in.records(ctx, rr, next)
 				continue
 			}
 			in.metrics().missingBytes.Add(float64(next - base - records.Consumed()))
 			in.cfg.Collector.Logger.Error("a part of the journal was deleted before it was read",
 				"journal", in.cfg.Journal, "from", base+records.Consumed(), "to", next)
-			base, skipped, records = next, 0, ingest.NewReader(nonEmpty{rr})
+			base, skipped, records = next, 0, in.records(ctx, rr, next)
 			continue
 		case fault.Is(err, fault.DataLoss):
 			// What lies behind the damage is not lost with it. The next record is found by its magic.
@@ -66,12 +66,16 @@ func (in *intake) run(ctx context.Context, from int64) error {
 				"journal", in.cfg.Journal, "from", base+records.Consumed(), "to", next, "error", err)
 			rr.Cancel()
 			rr.Restart(&pb.ReadRequest{Journal: string(in.cfg.Journal), Offset: next, Block: true})
-			base, skipped, records = next, 0, ingest.NewReader(nonEmpty{rr})
+			base, skipped, records = next, 0, in.records(ctx, rr, next)
 			continue
 		case err != nil:
 			return err
 		}
 		in.head.Store(rr.Reader.Response.GetWriteHead())
+		opened, err := openMessage(bytes.Clone(msg))
+		if err != nil && !errors.Is(err, errVersion) && records.Reject() {
+			continue
+		}
 		end := base + records.Consumed()
 		begin := end - int64(ingest.HeaderSize+len(msg))
 		if n := records.Skipped - skipped; n > 0 {
@@ -85,11 +89,28 @@ func (in *intake) run(ctx context.Context, from int64) error {
 			}
 		}
 		p := &parcel{begin: begin, end: end, arrived: time.Now(), ready: make(chan struct{})}
-		p.bundle = in.cfg.Collector.open(bytes.Clone(msg), origin{in.cfg.Journal, begin})
+		p.bundle = in.cfg.Collector.opened(opened, err, origin{in.cfg.Journal, begin})
 		if err := in.hand(ctx, p, slots, &registrations); err != nil {
 			return err
 		}
 	}
+}
+
+// records returns a reader of the records from an offset on.
+func (in *intake) records(ctx context.Context, rr *client.RetryReader, from int64) *ingest.Reader {
+	r := ingest.NewReader(nonEmpty{rr})
+	r.Whole = func(end int64) (whole bool, err error) {
+		if end += from; end <= rr.Reader.Response.GetWriteHead() {
+			return true, nil
+		}
+		err = in.retry(ctx, "find the end", anyFailure, func() error {
+			head, err := findHead(ctx, in.cfg.Journals, in.cfg.Journal)
+			whole = end <= head
+			return err
+		})
+		return whole, err
+	}
+	return r
 }
 
 // hand hands a parcel on when there is room, and begins to register its streams.

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 const (
@@ -49,7 +50,12 @@ func AppendHeader(b []byte, length int) ([]byte, error) {
 
 // Reader reads records. It is used by one goroutine.
 type Reader struct {
-	br *bufio.Reader
+	// Whole, if not nil, is asked whether the source has so many bytes already, before a message is awaited that ends there. Appends hold
+	// whole records, so when it has not, what looks like a header is none: waiting for the rest would take in records that come later.
+	Whole func(end int64) (bool, error)
+
+	br  *bufio.Reader
+	src *source
 	// Skipped is the number of bytes so far that belonged to no record.
 	Skipped int64
 	// Foreign are the first MaxForeign of those, since the caller set it to nil.
@@ -57,10 +63,32 @@ type Reader struct {
 	// consumed counts the bytes of whole records and of skipped ones.
 	consumed int64
 	buf      []byte
+	// reread is how many bytes were read again.
+	reread int64
+}
+
+// source is what a Reader reads, and what of it is read again before.
+type source struct {
+	again []byte
+	rest  io.Reader
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if len(s.again) == 0 {
+		return s.rest.Read(p)
+	}
+	n := copy(p, s.again)
+	if s.again = s.again[n:]; len(s.again) == 0 {
+		s.again = nil
+	}
+	return n, nil
 }
 
 // NewReader returns a Reader of r, which must be positioned at the beginning of a record.
-func NewReader(r io.Reader) *Reader { return &Reader{br: bufio.NewReaderSize(r, 256<<10)} }
+func NewReader(r io.Reader) *Reader {
+	src := &source{rest: r}
+	return &Reader{br: bufio.NewReaderSize(src, 256<<10), src: src}
+}
 
 // Consumed returns how many bytes of the source the records returned so far, and skipped bytes before them, take.
 // It is the position of the next record.
@@ -82,8 +110,14 @@ func (r *Reader) Next() ([]byte, error) {
 			}
 			return nil, err
 		}
-		if [4]byte(head[:4]) == magic && binary.LittleEndian.Uint32(head[4:]) <= MaxMessageSize {
-			break
+		if length, ok := possible(head); ok {
+			whole, err := r.whole(length)
+			if err != nil {
+				return nil, err
+			}
+			if whole {
+				break
+			}
 		}
 		r.resync()
 	}
@@ -108,6 +142,65 @@ func (r *Reader) Next() ([]byte, error) {
 	return r.buf, nil
 }
 
+// possible returns the length in a header, if it is one.
+func possible(head []byte) (length int, ok bool) {
+	n := binary.LittleEndian.Uint32(head[len(magic):])
+	return int(n), [4]byte(head[:4]) == magic && n <= MaxMessageSize
+}
+
+// whole reports whether a message of this length is there, behind the header that comes next.
+func (r *Reader) whole(length int) (bool, error) {
+	if r.Whole == nil || HeaderSize+length <= r.br.Buffered() {
+		return true, nil
+	}
+	return r.Whole(r.consumed + int64(HeaderSize+length))
+}
+
+// Reject says of the message that Next has just returned that it is none, and reports whether there may be records in it: those behind a
+// record that was cut short, which took them for its own. What follows its header is then read again.
+func (r *Reader) Reject() bool {
+	n := int64(len(r.buf))
+	// Whoever fills a journal with such headers must not have all of it read for each of them.
+	if !r.holdsHeader() || r.reread+n > r.consumed+MaxMessageSize {
+		return false
+	}
+	buffered, _ := r.br.Peek(r.br.Buffered())
+	r.src.again = slices.Concat(r.buf, buffered, r.src.again)
+	r.br.Reset(r.src)
+	header, _ := AppendHeader(nil, len(r.buf)) // it was read, so it can be written
+	r.skip(header)
+	r.reread += n
+	r.consumed -= n + HeaderSize
+	return true
+}
+
+// holdsHeader reports whether there is a header within the message, or one that may begin at its end.
+func (r *Reader) holdsHeader() bool {
+	for b := r.buf; ; b = b[1:] {
+		i := bytes.IndexByte(b, magic[0])
+		if i < 0 {
+			return false
+		}
+		b = b[i:]
+		if n := min(len(b), len(magic)); !bytes.Equal(b[:n], magic[:n]) {
+			continue
+		}
+		if len(b) < HeaderSize {
+			return true
+		}
+		if _, ok := possible(b); ok {
+			return true
+		}
+	}
+}
+
+// skip counts bytes that belong to no record.
+func (r *Reader) skip(b []byte) {
+	r.Foreign = append(r.Foreign, b[:min(len(b), MaxForeign-len(r.Foreign))]...)
+	r.Skipped += int64(len(b))
+	r.consumed += int64(len(b))
+}
+
 // resync skips at least one byte, to where the next magic may begin.
 func (r *Reader) resync() {
 	b, _ := r.br.Peek(r.br.Buffered())
@@ -115,8 +208,6 @@ func (r *Reader) resync() {
 	if i := bytes.Index(b[1:], magic[:]); i >= 0 {
 		skip = i + 1
 	}
-	r.Foreign = append(r.Foreign, b[:min(skip, MaxForeign-len(r.Foreign))]...)
+	r.skip(b[:skip])
 	_, _ = r.br.Discard(skip) // these bytes are in the buffer
-	r.Skipped += int64(skip)
-	r.consumed += int64(skip)
 }

@@ -91,6 +91,84 @@ func TestReaderFindsItsWayBack(t *testing.T) {
 	}
 }
 
+// A record that was cut short takes in those that follow. Whoever sees that it is no message gets them back.
+func TestReject(t *testing.T) {
+	first, good := record(t, bytes.Repeat([]byte("x"), 100)), record(t, []byte("good"))
+	for n := HeaderSize; n < len(first); n++ {
+		all := bytes.Join([][]byte{good, first[:n], bytes.Repeat(good, 10)}, nil)
+		r := NewReader(iotest.HalfReader(bytes.NewReader(all)))
+		var got int
+		for {
+			msg, err := r.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(msg) == "good" {
+				got++
+			} else if !r.Reject() {
+				t.Errorf("cut at %d: %q is not rejected", n, msg)
+			}
+		}
+		if got != 11 || r.Skipped != int64(n) || r.Consumed() != int64(len(all)) || !bytes.Equal(r.Foreign, first[:n]) {
+			t.Errorf("cut at %d: %d records, %d bytes skipped, %d consumed", n, got, r.Skipped, r.Consumed())
+		}
+	}
+	r := NewReader(bytes.NewReader(append(first, good...)))
+	if _, err := r.Next(); err != nil || r.Reject() {
+		t.Errorf("a message without any record in it is rejected, or %v", err)
+	}
+	if got, err := r.Next(); err != nil || string(got) != "good" {
+		t.Errorf("the next one: %q, %v", got, err)
+	}
+}
+
+// However many headers there are, what they announce is not read for each of them.
+func TestRejectIsBounded(t *testing.T) {
+	header, err := AppendHeader(nil, MaxMessageSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := bytes.Repeat(header, 3*MaxMessageSize/len(header))
+	r := NewReader(bytes.NewReader(all))
+	rejected := 0
+	for {
+		if _, err := r.Next(); err != nil {
+			break
+		}
+		if r.Reject() {
+			rejected++
+		}
+	}
+	if rejected == 0 || rejected > 10 {
+		t.Errorf("%d messages were read again", rejected)
+	}
+}
+
+// A header that announces more than there is, and so can be none, is not waited for.
+func TestWhole(t *testing.T) {
+	first, good := record(t, make([]byte, MaxMessageSize)), record(t, []byte("good"))
+	all := bytes.Join([][]byte{good, first[:20], good, good}, nil)
+	r := NewReader(io.MultiReader(bytes.NewReader(all), iotest.ErrReader(errors.New("it waits"))))
+	r.Whole = func(end int64) (bool, error) { return end <= int64(len(all)), nil }
+	for range 3 {
+		if got, err := r.Next(); err != nil || string(got) != "good" {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+	}
+	if r.Skipped != 20 || r.Consumed() != int64(len(all)) {
+		t.Errorf("%d bytes skipped, %d consumed", r.Skipped, r.Consumed())
+	}
+	broken := errors.New("broken")
+	r = NewReader(bytes.NewReader(first[:20]))
+	r.Whole = func(int64) (bool, error) { return false, broken }
+	if _, err := r.Next(); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+}
+
 func TestReaderErrors(t *testing.T) {
 	whole := record(t, []byte("message"))
 	for n := 1; n < len(whole); n++ {
