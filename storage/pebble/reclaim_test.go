@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -43,5 +44,36 @@ func TestReclaim(t *testing.T) {
 	s.reclaim.running.Wait()
 	if m := s.db.Metrics().BlobFiles; m.LiveCount != 0 {
 		t.Errorf("%d files of values with %d bytes are left", m.LiveCount, m.LiveSize)
+	}
+}
+
+// Streams that end together are expunged together: most of them while the space of the first is given back.
+func TestReclaimWhatComesMeanwhile(t *testing.T) {
+	s, err := Open("d", Options{FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	defer s.Close()
+	r := newReclaimer(s.db, func(err error) { t.Error(err) })
+	defer r.close()
+	compactions := 0
+	r.usage = func() uint64 { return 0 }
+	r.compact = func(context.Context) error {
+		if compactions++; compactions < 3 {
+			r.expunged(minGarbage)
+		} else {
+			r.expunged(1) // which is not worth another one
+		}
+		return nil
+	}
+	r.expunged(minGarbage)
+	r.running.Wait()
+	if compactions != 3 {
+		t.Errorf("%d compactions", compactions)
+	}
+	r.expunged(minGarbage)
+	r.running.Wait()
+	if compactions != 4 {
+		t.Errorf("%d compactions after another expunge", compactions)
 	}
 }
