@@ -72,6 +72,7 @@ type Consumer struct {
 	position int64                // committed
 	moved    chan struct{}        // closed and replaced when position changes
 	silent   map[string]time.Time // until when a failing operation is not logged again
+	failing  map[string]error     // operations whose last try failed, and why
 }
 
 // NewConsumer returns a Consumer that does nothing yet.
@@ -81,6 +82,7 @@ func NewConsumer(cfg ConsumerConfig) *Consumer {
 		inFlight: semaphore.NewWeighted(maxInFlight),
 		moved:    make(chan struct{}),
 		silent:   make(map[string]time.Time),
+		failing:  make(map[string]error),
 	}
 }
 
@@ -280,11 +282,13 @@ func (c *Consumer) retry(ctx context.Context, operation string, again func(error
 	for wait := first; ; wait = min(2*wait, limit) {
 		err := do()
 		if err == nil || !again(err) {
+			c.note(operation, nil)
 			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		c.note(operation, err)
 		c.metrics().retries.WithLabelValues(operation).Inc()
 		if c.mayComplain(operation) {
 			c.cfg.Collector.Logger.Warn("failed, trying again", "operation", operation, "journal", c.cfg.Journal, "error", err)
@@ -295,6 +299,28 @@ func (c *Consumer) retry(ctx context.Context, operation string, again func(error
 			return ctx.Err()
 		}
 	}
+}
+
+// note notes why an operation fails, or that it does not.
+func (c *Consumer) note(operation string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		delete(c.failing, operation)
+		return
+	}
+	c.failing[operation] = err
+}
+
+// Err returns why the Consumer does not get on, or nil. It tries again.
+func (c *Consumer) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for operation, err := range c.failing {
+		errs = append(errs, fmt.Errorf("collect journal %s: %s: %w", c.cfg.Journal, operation, err))
+	}
+	return errors.Join(errs...)
 }
 
 // mayComplain bounds what an outage that hundreds of streams run into writes to the log.

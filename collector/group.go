@@ -260,13 +260,16 @@ func (g *Group) set(m *member, c *Consumer, err error) {
 	g.notify()
 }
 
-// Err returns why a journal that is to be collected is not, or nil.
+// Err returns why a journal that is to be collected is not, or nil. Nothing is given up.
 func (g *Group) Err() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var errs []error
 	for _, m := range g.members {
 		errs = append(errs, m.err)
+		if m.consumer != nil {
+			errs = append(errs, m.consumer.Err())
+		}
 	}
 	return errors.Join(errs...)
 }

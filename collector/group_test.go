@@ -274,6 +274,42 @@ func TestGroupCollectsAJournalThatWasSetBack(t *testing.T) {
 	}
 }
 
+// A storage that takes nothing is told of for as long as that is so.
+func TestGroupTellsWhatFails(t *testing.T) {
+	h, f := newHouse(t), setUp(t)
+	h.createPartitions(t, 1)
+	running := make(chan *grouped, 1)
+	var tries int
+	var told error
+	f.Storage = &failingCommits{f.store, func() error {
+		switch tries++; tries {
+		case 1:
+			return fault.New(fault.Transient, "away")
+		case 2:
+			told = (<-running).Err()
+		}
+		return nil
+	}}
+	head := h.append(t, ingestJournal(0), message(t, bundleOf(entry("a", 0))))
+	g := group(t, f, GroupConfig{Journals: h})
+	running <- g
+	g.waits(t, ingestJournal(0), head)
+	if told == nil || !strings.Contains(told.Error(), "disk is full") {
+		t.Errorf("while nothing was stored: %v", told)
+	}
+	if err := g.Err(); err != nil {
+		t.Errorf("when all is stored: %v", err)
+	}
+}
+
+// failingCommits is a storage whose batches may fail.
+type failingCommits struct {
+	*memory.Storage
+	fail func() error
+}
+
+func (f *failingCommits) NewBatch() storage.Batch { return &flakyBatch{f.Storage.NewBatch(), f.fail} }
+
 // fakeLeases keeps leases that do not end by themselves. It can be away, and say yes to everybody.
 type fakeLeases struct {
 	daybookv1.LeasesClient

@@ -27,9 +27,11 @@ const minGarbage = 64 << 20
 
 func newReclaimer(db *pebble.DB, failed func(error)) *reclaimer {
 	r := &reclaimer{
-		compact: func(ctx context.Context) error { return db.Compact(ctx, []byte{kindEntry}, []byte{kindEntry + 1}, false) },
-		usage:   func() uint64 { return db.Metrics().DiskSpaceUsage() },
-		failed:  failed,
+		compact: func(ctx context.Context) error {
+			return db.Compact(ctx, []byte{kindEntry}, []byte{kindEntry + 1}, false)
+		},
+		usage:  func() uint64 { return db.Metrics().DiskSpaceUsage() },
+		failed: failed,
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
