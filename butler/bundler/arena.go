@@ -17,6 +17,8 @@ const (
 	// maxSlots and maxLineSlabs bound the memory of a bundle, however small its entries and lines are.
 	maxSlots     = 4096
 	maxLineSlabs = 8
+	// leastJoined and mostJoined bound the memory for joined data, unless an entry needs more.
+	leastJoined, mostJoined = 4 << 10, 512 << 10
 )
 
 // slot is an entry with all that it may consist of, but its lines.
@@ -54,6 +56,8 @@ type arena struct {
 	// used counts the lines in use of the slabs up to the current one.
 	used   int
 	blocks []*block
+	// joined is memory for what lies in several blocks.
+	joined []byte
 }
 
 var arenas = sync.Pool{New: func() any { return new(arena) }}
@@ -100,12 +104,22 @@ func (a *arena) hold(b *block) {
 	a.blocks = append(a.blocks, b)
 }
 
+// join returns memory for n bytes, with nothing in it.
+func (a *arena) join(n int) []byte {
+	if cap(a.joined)-len(a.joined) < n {
+		a.joined = make([]byte, 0, max(n, min(2*cap(a.joined), mostJoined), leastJoined))
+	}
+	from := len(a.joined)
+	a.joined = a.joined[:from+n]
+	return a.joined[from : from : from+n]
+}
+
 func (a *arena) release() {
 	for _, b := range a.blocks {
 		b.release()
 	}
 	clear(a.blocks)
 	a.blocks = a.blocks[:0]
-	a.numSlots, a.used = 0, 0
+	a.numSlots, a.used, a.joined = 0, 0, a.joined[:0]
 	arenas.Put(a)
 }

@@ -64,22 +64,36 @@ func (m *memory) get(s *Stream, class int) *block {
 		class--
 	}
 	size := minBlock << (classShift * class)
-	m.used += size
-	if n := len(m.free[class]); n > 0 {
-		b := m.free[class][n-1]
-		m.free[class] = m.free[class][:n-1]
-		m.kept -= size
+	b := m.pop(class)
+	if b == nil && class > 0 && m.used+m.kept+size > m.limit {
+		// A smaller one that is there is better than a new one that others have to go for.
+		b = m.pop(class - 1)
+	}
+	if b != nil {
+		m.used += len(b.data)
 		b.refs.Store(1)
 		return b
 	}
+	m.used += size
 	for c := range m.free {
-		for m.kept > 0 && m.used+m.kept > m.limit && len(m.free[c]) > 0 {
-			m.free[c] = m.free[c][:len(m.free[c])-1]
-			m.kept -= minBlock << (classShift * c)
+		for m.used+m.kept > m.limit && m.pop(c) != nil {
 		}
 	}
-	b := &block{data: make([]byte, size), class: class, mem: m}
+	b = &block{data: make([]byte, size), class: class, mem: m}
 	b.refs.Store(1)
+	return b
+}
+
+// pop takes a block out of those that are kept; nil if there is none of the class.
+func (m *memory) pop(class int) *block {
+	k := len(m.free[class]) - 1
+	if k < 0 {
+		return nil
+	}
+	b := m.free[class][k]
+	m.free[class][k] = nil // whether the block is used again or not, nothing here may keep its memory alive
+	m.free[class] = m.free[class][:k]
+	m.kept -= len(b.data)
 	return b
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"github.com/daybook-dev/daybook/logs/logpb"
 )
@@ -211,4 +212,53 @@ func TestManyBusyStreams(t *testing.T) {
 	if peak > memory+2*streams*minBlock {
 		t.Errorf("peak of %d bytes of blocks", peak)
 	}
+}
+
+// TestMemoryAccounts takes and gives back blocks in any order: what is counted is what there is, and nothing else is kept alive.
+func TestMemoryAccounts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &memory{limit: 1 << 20, streamLimit: 1 << 20}
+		var s Stream // has buffered nothing, so it always gets a block
+		var out []*block
+		used := 0
+		t.Repeat(map[string]func(*rapid.T){
+			"get": func(t *rapid.T) {
+				class := rapid.IntRange(0, maxClass).Draw(t, "class")
+				b := m.get(&s, class)
+				if b.class > class || len(b.data) != minBlock<<(classShift*b.class) || b.refs.Load() != 1 {
+					t.Fatalf("a block of class %d and %d bytes, with %d references, for class %d", b.class, len(b.data), b.refs.Load(), class)
+				}
+				out = append(out, b)
+				used += len(b.data)
+			},
+			"release": func(t *rapid.T) {
+				if len(out) == 0 {
+					t.Skip("nothing to release")
+				}
+				i := rapid.IntRange(0, len(out)-1).Draw(t, "which")
+				used -= len(out[i].data)
+				out[i].release()
+				out[i] = out[len(out)-1]
+				out = out[:len(out)-1]
+			},
+			"": func(t *rapid.T) {
+				kept := 0
+				for class, free := range m.free {
+					for i, b := range free[:cap(free)] {
+						switch {
+						case i >= len(free) && b != nil:
+							t.Fatalf("a block of %d bytes is neither used nor free", len(b.data))
+						case i < len(free) && b.class != class:
+							t.Fatalf("a block of class %d among those of class %d", b.class, class)
+						case i < len(free):
+							kept += len(b.data)
+						}
+					}
+				}
+				if m.used != used || m.kept != kept || kept > max(m.limit-used, 0) {
+					t.Fatalf("%d bytes in use, counted as %d, and %d kept, counted as %d, of %d", used, m.used, kept, m.kept, m.limit)
+				}
+			},
+		})
+	})
 }

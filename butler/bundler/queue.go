@@ -42,14 +42,14 @@ func (q *queue) contiguous() []byte {
 	return first.blk.data[first.lo:hi]
 }
 
-// peek returns the first n bytes, for an entry of the arena: a slice of a block, which the arena then holds, or a copy when they
-// lie in several.
+// peek returns the first n bytes, for an entry of the arena: a slice of a block, which the arena then holds, or a copy in the arena
+// when they lie in several.
 func (q *queue) peek(n int, a *arena) []byte {
 	if c := q.contiguous(); len(c) >= n {
 		a.hold(q.segs[0].blk)
 		return c[:n:n]
 	}
-	joined := make([]byte, 0, n)
+	joined := a.join(n)
 	for i := 0; len(joined) < n; i++ {
 		s := &q.segs[i]
 		joined = append(joined, s.blk.data[s.lo:min(s.hi, s.lo+n-len(joined))]...)
