@@ -149,6 +149,15 @@ type runningRead struct {
 	done    chan struct{}
 }
 
+func (r *runningRead) ended() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (r *runningRead) end() {
 	r.stop()
 	<-r.done

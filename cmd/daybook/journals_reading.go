@@ -103,7 +103,8 @@ func (r *journalsReading) start(ctx context.Context, journals []*protocol.ListRe
 	for _, j := range journals {
 		name, created := j.GetSpec().GetName(), j.GetCreateRevision()
 		if old := r.running[name]; old != nil {
-			if delete(gone, name); old.created == created && !isSuspended(j.GetSpec()) {
+			// One that ended has met a suspension, of which the listing need not tell: the journal may be awake again by now.
+			if delete(gone, name); old.created == created && !isSuspended(j.GetSpec()) && !old.ended() {
 				continue
 			}
 			old.end()

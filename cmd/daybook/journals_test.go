@@ -3,14 +3,19 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/daybook-dev/daybook/internal/fault"
@@ -201,4 +206,58 @@ func TestProgressLine(t *testing.T) {
 	none.add(1)
 	none.expect(1)
 	none.end()
+}
+
+// sleepy is a broker of journals that are suspended when they are read for the first time, and later are not to be read.
+type sleepy struct {
+	protocol.NoopDispatchRouter
+	protocol.JournalClient
+	reads int
+}
+
+func (s *sleepy) Read(context.Context, *protocol.ReadRequest, ...grpc.CallOption) (grpc.ServerStreamingClient[protocol.ReadResponse], error) {
+	s.reads++
+	if s.reads == 1 {
+		return &refusedRead{status: protocol.Status_SUSPENDED}, nil
+	}
+	return &refusedRead{status: protocol.Status_NOT_ALLOWED}, nil
+}
+
+type refusedRead struct {
+	grpc.ClientStream
+	status protocol.Status
+	sent   bool
+}
+
+func (r *refusedRead) Recv() (*protocol.ReadResponse, error) {
+	if r.sent {
+		return nil, io.EOF
+	}
+	r.sent = true
+	return &protocol.ReadResponse{Status: r.status}, nil
+}
+
+// Who follows a journal that slept for less time than listings tell of goes on with it.
+func TestFollowGoesOnAfterASuspension(t *testing.T) {
+	stderr, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stderr.Close()
+	e := &env{ctx: t.Context(), stdout: stderr, stderr: stderr, log: slog.New(slog.DiscardHandler)}
+	broker := new(sleepy)
+	r := &journalsReading{
+		cmd: &journalsReadCmd{Follow: true}, env: e, jc: broker, next: make(map[string]int64), running: make(map[string]*runningRead),
+		out: stderr, progress: newProgress(e, stderr),
+	}
+	listed := []*protocol.ListResponse_Journal{{Spec: &protocol.JournalSpec{Name: "acme/one"}, CreateRevision: 1}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 2 {
+		r.start(ctx, listed, true, cancel)
+		r.readers.Wait()
+	}
+	if broker.reads != 2 {
+		t.Errorf("%d reads", broker.reads)
+	}
 }
