@@ -142,6 +142,7 @@ func fill(f *fakeLogs) {
 
 	build := "user/laptop/make.20260314-101500.x7d1/+/"
 	s := f.add(build+"stdout", logpb.StreamType_TEXT)
+	s.meta.Desc.Tags = map[string]string{"branch": "main", "commit": "<b>4f1c</b>"}
 	f.print(s, 12*time.Millisecond, "\x1b[1m==> configure\x1b[0m\nchecking for a C compiler... \x1b[32myes\x1b[0m\r\nchecking for libssl... \x1b[31mno\x1b[0m (see https://example.com/ssl.)\n")
 	f.print(s, 640*time.Millisecond, "\n   0%\r  50%\r 100% downloaded\n<b>markup</b> & \x1b]0;title\x07bytes \xff\xfe, a bell \x07, \x1b[38;5;208morange\x1b[0m, \x1b[38;2;120;90;220mviolet\x1b[m, \x1b[7minverse\x1b[m, \x1b[1;37;41m FAIL \x1b[m, \x1b[42m PASS \x1b[m\n")
 	f.print(s, 1900*time.Millisecond, "g++ -O2 "+strings.Repeat("-Iinclude/some/rather/long/path ", 14)+"-c main.cc\n")

@@ -5,6 +5,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 
 	"github.com/daybook-dev/daybook/internal/fault"
@@ -24,6 +25,7 @@ const (
 type Login struct {
 	verify func(ctx context.Context, token string) (name string, err error)
 	css    string
+	icon   string
 	forms  *http.CrossOriginProtection
 }
 
@@ -32,8 +34,11 @@ type Login struct {
 func NewLogin(verify func(ctx context.Context, token string) (name string, err error)) *Login {
 	l := &Login{verify: verify, forms: http.NewCrossOriginProtection()}
 	for name := range loadAssets("").files {
-		if strings.HasSuffix(name, ".css") {
+		switch path.Ext(name) {
+		case ".css":
 			l.css = "/static/" + name
+		case ".svg":
+			l.icon = "/static/" + name
 		}
 	}
 	return l
@@ -123,6 +128,7 @@ var loginPage = template.Must(template.New("login").Parse(`<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>Daybook · log in</title>
+<link rel="icon" href="{{.Icon}}" type="image/svg+xml">
 <link rel="stylesheet" href="{{.CSS}}">
 </head>
 <body>
@@ -144,7 +150,7 @@ var loginPage = template.Must(template.New("login").Parse(`<!doctype html>
 `))
 
 func (l *Login) page(w http.ResponseWriter, r *http.Request, status int, problem string) {
-	data := struct{ CSS, Problem, Name, Next string }{CSS: l.css, Problem: problem, Next: ownPath(r.FormValue("next"))}
+	data := struct{ CSS, Icon, Problem, Name, Next string }{CSS: l.css, Icon: l.icon, Problem: problem, Next: ownPath(r.FormValue("next"))}
 	if token := Token(r); token != "" && problem == "" {
 		if name, err := l.verify(r.Context(), token); err == nil {
 			data.Name = name

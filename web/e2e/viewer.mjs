@@ -104,6 +104,11 @@ const tests = {
     assert.equal(await page.locator("a.link").getAttribute("href"), "https://example.com/ssl");
     assert.equal(await page.locator(".badge").textContent(), "live");
     await shot(page, "stream");
+    await page.getByText("Details").click();
+    await page.getByText("commit").waitFor();
+    assert.deepEqual((await page.locator(".about dd").allTextContents()).slice(1), ["text/html", "main", "<b>4f1c</b>"]);
+    await shot(page, "details");
+    await page.getByText("Details").click();
     await page.keyboard.press("Home");
     await shot(page, "colours");
     await page.keyboard.press("End");

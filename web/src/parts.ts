@@ -77,6 +77,6 @@ export const notice = (text: string | TemplateResult, kind: "plain" | "bad" = "p
 /** problem tells what the server refused, and where to log in if that may help. */
 export const problem = (error: ApiError) =>
   notice(
-    html`${error.message}${error.code === "unauthenticated" && login() ? html` <a href=${loginAddress()}>Log in</a>` : nothing}`,
+    html`${error.message}${error.code === "unauthenticated" && login() ? html`. <a href=${loginAddress()}>Log in</a>` : nothing}`,
     "bad",
   );

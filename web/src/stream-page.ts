@@ -133,7 +133,7 @@ export class StreamPage extends Page {
       ${header(crumbs(this.project, this.prefixName, true))}
       <div class="bar">
         ${this.tabs()}
-        ${s ? html`<div class="facts">${badge(s.state, this.label(s))}<span>${amount(s)}</span><span>${took(s, this.now)}</span></div>` : nothing}
+        ${s ? html`<div class="facts">${badge(s.state, this.label(s))}<span>${amount(s)}</span><span>${took(s, this.now)}</span>${details(s)}</div>` : nothing}
         <div class="tools">${s && text ? this.textTools() : nothing} ${s ? this.links() : nothing}</div>
       </div>
       ${this.notices()}
@@ -217,6 +217,22 @@ export class StreamPage extends Page {
       )}
     </main>`;
   }
+}
+
+/** details are what the producer said of the stream, and when it was written. */
+function details(s: Stream) {
+  const rows: [string, string][] = [
+    ["began", s.created ? clock(Date.parse(s.created)) : ""],
+    ["ended", s.ended ? clock(Date.parse(s.ended)) : ""],
+    ["content", s.desc?.contentType ?? ""],
+    ...Object.entries(s.desc?.tags ?? {}).sort(([a], [b]) => (a < b ? -1 : 1)),
+  ];
+  return html`<details class="about">
+    <summary title="Times, content type and tags">Details</summary>
+    <dl>
+      ${rows.filter(([, value]) => value).map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}
+    </dl>
+  </details>`;
 }
 
 function ranges(missing: IndexRange[]): string {
