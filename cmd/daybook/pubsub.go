@@ -6,7 +6,6 @@ import (
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"google.golang.org/grpc"
 
-	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/collector/door"
 	"github.com/daybook-dev/daybook/coordinator/access"
 	journalclient "github.com/daybook-dev/daybook/journal/client"
@@ -19,7 +18,7 @@ func (s *system) servePubSub(r grpc.ServiceRegistrar) (stop func()) {
 	journals := journalclient.NewClient(s.toJournals, journalclient.DialConfig{})
 	s.onClose(func(context.Context) error { return journals.Close() })
 	d := door.New(door.Config{
-		Journals: journals, Journal: ingest.DefaultJournal, Registerer: s.metrics,
+		Journals: journals, Writable: s.ingestJournals, Registerer: s.metrics,
 		Authorize: func(ctx context.Context, p types.Project) error {
 			return s.callers.rules.Check(ctx, p, "", access.Create)
 		},

@@ -19,9 +19,10 @@ func (s *system) openCoordinator(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the archive: %w", err)
 	}
+	s.ingestJournals = s.watchIngestJournals()
 	c := coordinator.Config{
 		Store: s.state, Storage: s.entries, Archives: reader.FromArchive(archived), Access: s.callers.rules, Tokens: s.callers.tokens,
-		Settings: s.settings, IngestJournals: s.watchIngestJournals(), Logger: s.Log, Registerer: s.metrics,
+		Settings: s.settings, IngestJournals: s.ingestJournals, Logger: s.Log, Registerer: s.metrics,
 	}
 	if s.Roles.has(roleWeb) {
 		c.BaseURL = s.URL()

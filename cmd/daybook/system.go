@@ -87,6 +87,8 @@ type system struct {
 	collector  *collector.Collector
 	quarantine *quarantine.Service
 	collecting *collector.Group
+	// ingestJournals names those that take messages now, for a Coordinator and the doors beside it.
+	ingestJournals func() []string
 
 	working sync.WaitGroup // what calls others
 	serving sync.WaitGroup // what is called

@@ -1,11 +1,11 @@
 // Package door is the way into the ingest journal for Butlers that know no journals: the service google.pubsub.v1.Publisher, as far
 // as publishing to the topic of a project needs it.
 //
-//	d := door.New(door.Config{Journals: client, Journal: ingest.DefaultJournal})
+//	d := door.New(door.Config{Journals: client})
 //	pubsubpb.RegisterPublisherServer(server, d)
 //
-// The messages of a request become records of the journal, in their order and by one append, so that all of them are published or
-// none. A request is answered when that append is on stable storage. Small requests of any number of publishers share the stream of
+// The messages of a request become records of an ingest journal, in their order and by one append, so that all of them are published or
+// none. Those of a connection go to the same journal, for as long as there are no others. A request is answered when that append is on stable storage. Small requests of any number of publishers share the stream of
 // appends that the journal's client has, and the broker's syncs. What will pass (a broker that is not there, a disk that is full) is
 // waited for a while, and then answered Unavailable, which makes publishers try again; the same message may then be in the journal
 // twice, and the Collector stores its entries once.
@@ -28,6 +28,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc/peer"
 
 	"github.com/daybook-dev/daybook/api/ingest"
 	"github.com/daybook-dev/daybook/internal/fault"
@@ -47,15 +48,15 @@ const (
 	// patience is how long the journal may take. Publishers have more of it: existing Butlers give a call 30 s, and drop what their
 	// deadline hits.
 	patience = 10 * time.Second
-	// idDigits makes the ids of messages sort as text, too.
+	// idDigits makes the ids of messages in a journal sort as text, too.
 	idDigits = 19
 )
 
-// Config configures a Door. Journals and Journal must be set.
+// Config configures a Door. Journals must be set.
 type Config struct {
 	Journals protocol.RoutedJournalClient
-	// Journal takes the messages.
-	Journal protocol.Journal
+	// Writable names the ingest journals that take messages, as they are at the time; nil or none is the default one.
+	Writable func() []string
 	// Authorize says whether a caller may write to a project; its error is the answer. nil is yes.
 	Authorize func(context.Context, types.Project) error
 	// Registerer gets the metrics; nil is none.
@@ -130,13 +131,17 @@ func (d *Door) publish(ctx context.Context, r *pubsubpb.PublishRequest) ([]strin
 		return nil, fault.New(fault.Transient, "%d bytes of messages wait for the journal; try again", maxHeld)
 	}
 	defer d.room.Release(size)
-	begin, err := d.append(ctx, r.GetMessages())
+	journal := d.journal(ctx, r.GetTopic())
+	begin, err := d.append(ctx, journal, r.GetMessages())
 	if err != nil {
 		return nil, err
 	}
 	ids := make([]string, len(r.GetMessages()))
 	for i, m := range r.GetMessages() {
 		ids[i] = fmt.Sprintf("%0*d", idDigits, begin)
+		if journal != ingest.DefaultJournal {
+			ids[i] += "@" + journal
+		}
 		begin += int64(ingest.HeaderSize + len(m.GetData()))
 		d.bytes.Add(float64(len(m.GetData())))
 	}
@@ -177,8 +182,22 @@ func check(messages []*pubsubpb.PubsubMessage) (size int64, err error) {
 	return size, nil
 }
 
+// journal returns the ingest journal that takes the messages of a caller. Which prefix they belong to is known only when they are
+// decompressed, so it goes by the connection.
+func (d *Door) journal(ctx context.Context, topic string) string {
+	if d.conf.Writable == nil {
+		return ingest.DefaultJournal
+	}
+	project, _ := ingest.ProjectOf(topic)
+	var from types.StreamName
+	if p, ok := peer.FromContext(ctx); ok {
+		from = types.StreamName(p.Addr.String())
+	}
+	return ingest.Choose(d.conf.Writable(), project, from)
+}
+
 // append appends the messages to the journal, and returns the offset of the first.
-func (d *Door) append(ctx context.Context, messages []*pubsubpb.PubsubMessage) (int64, error) {
+func (d *Door) append(ctx context.Context, journal string, messages []*pubsubpb.PubsubMessage) (int64, error) {
 	wait, cancel := context.WithTimeout(ctx, d.patience)
 	defer cancel()
 	defer context.AfterFunc(d.closed, cancel)()
@@ -190,7 +209,7 @@ func (d *Door) append(ctx context.Context, messages []*pubsubpb.PubsubMessage) (
 		}
 		content = append(content, bytes.NewReader(header), bytes.NewReader(m.GetData()))
 	}
-	resp, err := client.Append(wait, d.conf.Journals, &protocol.AppendRequest{Journal: string(d.conf.Journal)}, content...)
+	resp, err := client.Append(wait, d.conf.Journals, &protocol.AppendRequest{Journal: journal}, content...)
 	switch {
 	case err == nil:
 		return resp.GetCommit().GetBegin(), nil

@@ -87,7 +87,7 @@ func newHouse(t testing.TB, change func(*Config)) *house {
 	}
 	dialed := journalclient.NewClient(conn, journalclient.DialConfig{})
 	h.journals = dialed
-	conf := Config{Journals: h.journals, Journal: ingest.DefaultJournal, Registerer: prometheus.NewRegistry()}
+	conf := Config{Journals: h.journals, Registerer: prometheus.NewRegistry()}
 	if change != nil {
 		change(&conf)
 	}
@@ -163,6 +163,46 @@ func (r readable) Read(p []byte) (int, error) {
 		if n > 0 || err != nil {
 			return n, err
 		}
+	}
+}
+
+// What is published goes to the journals that take messages, that of a connection to one of them.
+func TestSeveralJournals(t *testing.T) {
+	var writable []string
+	h := newHouse(t, func(c *Config) { c.Writable = func() []string { return writable } })
+	var changes []*protocol.ApplyRequest_Change
+	for i := range 4 {
+		writable = append(writable, fmt.Sprint("daybook/ingest/more/", i))
+		changes = append(changes, &protocol.ApplyRequest_Change{Upsert: &protocol.JournalSpec{
+			Name: writable[i], Replication: 1,
+			Fragment: &protocol.JournalSpec_Fragment{Length: 64 << 20, CompressionCodec: protocol.CompressionCodec_NONE, RefreshInterval: durationpb.New(1 << 40)},
+		}})
+	}
+	if _, err := journalclient.ApplyJournals(t.Context(), h.journals, &protocol.ApplyRequest{Changes: changes}); err != nil {
+		t.Fatal(err)
+	}
+	ids := make(map[string]bool)
+	used := make(map[string]bool)
+	for range 32 {
+		p, own := h.publisher(t), ""
+		for range 2 {
+			r, err := p.Publish(t.Context(), &pubsubpb.PublishRequest{Topic: ingest.Topic("local"), Messages: []*pubsubpb.PubsubMessage{message(t, "a")}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			id := r.GetMessageIds()[0]
+			_, journal, _ := strings.Cut(id, "@")
+			if ids[id] || own != "" && journal != own || !slices.Contains(writable, journal) {
+				t.Fatalf("id %q, after one in %s", id, own)
+			}
+			ids[id], used[journal], own = true, true, journal
+		}
+	}
+	if len(used) < 2 {
+		t.Errorf("32 connections used %v", used)
+	}
+	if _, messages := h.records(t); len(messages) > 0 {
+		t.Errorf("%d messages are in another journal", len(messages))
 	}
 }
 
@@ -486,7 +526,7 @@ func (s stalled) Append(ctx context.Context, _ ...grpc.CallOption) (protocol.Jou
 // Close ends the calls that wait, and a caller who goes away ends his.
 func TestEnd(t *testing.T) {
 	called := make(chan struct{}, 2)
-	d := New(Config{Journals: stalled{called: called}, Journal: ingest.DefaultJournal})
+	d := New(Config{Journals: stalled{called: called}})
 	request := &pubsubpb.PublishRequest{Topic: topic, Messages: []*pubsubpb.PubsubMessage{message(t, "a")}}
 	ends := make(chan error)
 	gone, leave := context.WithCancel(t.Context())
