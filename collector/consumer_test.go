@@ -57,7 +57,7 @@ func consumeWith(t *testing.T, f *fixture, j *fakeJournal, durable func(int64)) 
 // waitFor waits until the Consumer is at the offset.
 func (c *consumed) waitFor(t *testing.T, offset int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := c.WaitFor(ctx, offset); err != nil {
 		t.Fatalf("%v\n%s", err, c.log)
@@ -373,7 +373,7 @@ func TestConsumerCallsDurable(t *testing.T) {
 		if got != head {
 			t.Errorf("durable up to %d, want %d", got, head)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("nothing was made durable")
 	}
 }

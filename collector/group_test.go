@@ -144,7 +144,7 @@ func group(t *testing.T, f *fixture, cfg GroupConfig) *grouped {
 
 func (g *grouped) waits(t *testing.T, journal pb.Journal, offset int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := g.WaitFor(ctx, journal, offset); err != nil {
 		t.Fatal(err)
@@ -154,7 +154,7 @@ func (g *grouped) waits(t *testing.T, journal pb.Journal, offset int64) {
 // eventually waits until the members of groups satisfy a condition.
 func eventually(t *testing.T, what string, groups []*grouped, ok func(counts []int) bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		var counts []int
 		wake := make(chan struct{}, len(groups))
@@ -210,7 +210,7 @@ func TestGroupCollectsAllPartitions(t *testing.T) {
 		select {
 		case j := <-durable:
 			seen[j] = true
-		case <-time.After(10 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("durable: %v", seen)
 		}
 	}
@@ -556,7 +556,7 @@ func TestBackPressure(t *testing.T) {
 	f.Storage = &blocked{Storage: f.store, until: release}
 	c := consumeWith(t, f, j, nil)
 	// Until there is no room for another message.
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for c.held.Load() < maxInFlight-size-1000 {
 		if ctx.Err() != nil {

@@ -101,7 +101,7 @@ func plausible(t *testing.T, d protoreflect.MessageDescriptor) proto.Message {
 // call makes a call and returns how it ends, or codes.OK after a first answer.
 func call(t *testing.T, conn *grpc.ClientConn, name string, d protoreflect.MethodDescriptor) codes.Code {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, name)
 	if err == nil {

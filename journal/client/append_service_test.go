@@ -36,7 +36,7 @@ func withMaxBatch(n int64) AppendServiceOption {
 func closed(t *testing.T, s *AppendService) *AppendService {
 	t.Helper()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		_ = s.Close(ctx)
 	})

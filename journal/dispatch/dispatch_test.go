@@ -75,7 +75,7 @@ func dialTo(t *testing.T, endpoint, zone string, config *tls.Config) pb.JournalC
 
 // ask returns the name of the broker that a call reaches.
 func ask(ctx context.Context, jc pb.JournalClient, opts ...grpc.CallOption) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	resp, err := jc.FragmentStoreHealth(ctx, new(pb.FragmentStoreHealthRequest), opts...)
 	return resp.GetStoreHealthError(), err

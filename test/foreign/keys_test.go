@@ -61,7 +61,7 @@ func serveHere(t *testing.T, network, address string, keys string) string {
 	running.Go(func() { _ = rpc.Serve(doors.GRPC()) })
 	running.Go(func() { _ = pages.Serve(doors.HTTP()) })
 	t.Cleanup(func() {
-		end, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		end, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		err := b.Close(end)
 		rpc.Stop()
