@@ -303,6 +303,9 @@ func TestRemovalComesLast(t *testing.T) {
 		wantCode(t, "a new stream", err, codes.FailedPrecondition)
 		_, err = h.Registration().RegisterPrefix(t.Context(), &logdog.RegisterPrefixRequest{Project: project, Prefix: prefix})
 		wantCode(t, "the prefix again", err, codes.AlreadyExists)
+		if err == nil || !strings.Contains(err.Error(), "was deleted") {
+			t.Errorf("the name of a prefix that is being removed: %v", err)
+		}
 
 		time.Sleep(time.Minute) // it is not heard of any more
 		removal := h.lease()

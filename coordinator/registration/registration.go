@@ -97,6 +97,9 @@ func (s *Service) register(ctx context.Context, r *logdog.RegisterPrefixRequest)
 			return tx.AddPrefix(p)
 		case err != nil:
 			return err
+		case !isRetry(p.OpNonce, wish.OpNonce) && !p.Deleted.IsZero():
+			return fault.New(fault.Exists, "prefix %s of project %s was deleted and is still being removed; choose another one, or try again in half an hour",
+				p.Prefix, p.Project)
 		case !isRetry(p.OpNonce, wish.OpNonce):
 			return fault.New(fault.Exists, "prefix %s is already registered in project %s", p.Prefix, p.Project)
 		}
