@@ -97,7 +97,7 @@ type capture struct {
 // open begins a capture. The name is that of the command, for the prefix if none was given; listen is the address of the server for
 // programs, which may be empty for a new one.
 func (c *captureFlags) open(ctx context.Context, e *env, name []string, listen string) (_ *capture, err error) {
-	limitMemory(captureMemory, 100) // more if the system turns out to be in this process
+	limitMemory(captureMemory, 50) // more if the system turns out to be in this process
 	dropPages()
 	prefix, err := c.prefix(name)
 	if err != nil {
