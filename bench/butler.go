@@ -13,7 +13,7 @@ import (
 var tookBytes = regexp.MustCompile(`took (\d+) ns for (\d+) bytes`)
 
 // measureButler measures a Butler in a process of its own: what passes through it, what that takes of the CPU, and its memory, which
-// includes 8 MiB of data to read from at most.
+// includes 4 MiB of data to read from at most.
 func measureButler(r *run, w work) {
 	w.report(r, nil)
 }
@@ -48,6 +48,9 @@ func (w *work) start(r *run, server *testkit.Server) (took, bytes float64, u usa
 	}
 	self, err := os.Executable()
 	if err != nil {
+		r.Fatalf("%v", err)
+	}
+	if self, err = install(self, r.TempDir()); err != nil {
 		r.Fatalf("%v", err)
 	}
 	if server != nil {

@@ -49,7 +49,8 @@ type work struct {
 	Open int `json:",omitempty"`
 }
 
-// kinds are what streams consist of, and how much of it a read returns.
+// kinds are what streams consist of, and how much of it a read returns. The data counts as the Butler's memory, so there is little of it,
+// but several times what compression looks back.
 var kinds = map[string]struct {
 	typ  logpb.StreamType
 	read int
@@ -58,15 +59,21 @@ var kinds = map[string]struct {
 	"lines":         {logpb.StreamType_TEXT, 64 << 10, func() []byte { return linesOf80(4 << 20) }},
 	"one-byte":      {logpb.StreamType_TEXT, 1, func() []byte { return linesOf80(1 << 20) }},
 	"64-bytes":      {logpb.StreamType_TEXT, 64, func() []byte { return linesOf80(1 << 20) }},
-	"10-MiB-lines":  {logpb.StreamType_TEXT, 64 << 10, func() []byte { return longLine() }},
+	longLines:       {logpb.StreamType_TEXT, 64 << 10, func() []byte { return bytes.ReplaceAll(linesOf80(1<<20), []byte("\n"), []byte(" ")) }},
 	"1-KiB-packets": {logpb.StreamType_DATAGRAM, 64 << 10, packets},
 }
+
+// longLines are lines of longLine bytes.
+const (
+	longLines = "10-MiB-lines"
+	longLine  = 10 << 20
+)
 
 // linesOf80 returns about n bytes of lines of 80 bytes, as compilers and tests print them.
 func linesOf80(n int) []byte {
 	words := []string{"compile", "link", "test", "ok", "core/engine.o", "core/parser.o", "net/http.o", "passed", "in", "cached", "warning:", "unused"}
 	rnd := rand.New(rand.NewPCG(1, 2))
-	var out []byte
+	out := make([]byte, 0, n)
 	for i := 0; len(out)+80 <= n; i++ {
 		line := fmt.Appendf(nil, "2026-01-02T03:04:05.%06dZ [%5d]", i*7919%1_000_000, rnd.IntN(100_000))
 		for len(line) < 79 {
@@ -75,12 +82,6 @@ func linesOf80(n int) []byte {
 		out = append(append(out, line[:79]...), '\n')
 	}
 	return out
-}
-
-func longLine() []byte {
-	line := bytes.ReplaceAll(linesOf80(10<<20), []byte("\n"), []byte(" "))
-	line[len(line)-1] = '\n'
-	return line
 }
 
 func packets() []byte {
@@ -98,6 +99,8 @@ type source struct {
 	// left is how many bytes are not read yet; read is the most that is read at once.
 	left int64
 	read int
+	// line is the length of lines that are longer than the data, and toEnd what is left of one; zero if it has its line feeds itself.
+	line, toEnd int
 }
 
 func (s *source) Read(p []byte) (int, error) {
@@ -107,6 +110,13 @@ func (s *source) Read(p []byte) (int, error) {
 	n := copy(p[:min(len(p), s.read)], s.data[s.at:])
 	s.at = (s.at + n) % len(s.data)
 	s.left -= int64(n)
+	if s.line > 0 {
+		if s.toEnd <= n {
+			p[s.toEnd-1] = '\n'
+			s.toEnd += s.line
+		}
+		s.toEnd -= n
+	}
 	return n, nil
 }
 
@@ -118,6 +128,7 @@ func runAsButler(args []string) bool {
 		return false
 	}
 	debug.SetMemoryLimit(72 << 20) // as daybook run does
+	debug.SetGCPercent(50)
 	var w work
 	err := json.Unmarshal([]byte(args[1]), &w)
 	if err == nil {
@@ -172,6 +183,9 @@ func (w *work) do(ctx context.Context) (time.Duration, error) {
 	w.Bytes = repetitions * int64(len(data)) * int64(w.Streams)
 	for i := range w.Streams {
 		s := &source{data: data, left: repetitions * int64(len(data)), read: kind.read}
+		if w.Kind == longLines {
+			s.line, s.toEnd = longLine, longLine
+		}
 		if err := b.AddStream(s, descriptor(fmt.Sprintf("busy/%d", i), kind.typ)); err != nil {
 			return 0, err
 		}

@@ -67,7 +67,7 @@ var rows = []row{
 	{"butler/null/4000-idle", func(r *run) { measureButler(r, work{Kind: "lines", Streams: 1, Idle: 4000, Bytes: 1 << 30}) }},
 	{"butler/null/1-byte-writes", func(r *run) { measureButler(r, work{Kind: "one-byte", Streams: 1, Bytes: 8 << 20}) }},
 	{"butler/null/64-byte-writes", func(r *run) { measureButler(r, work{Kind: "64-bytes", Streams: 1, Bytes: 128 << 20}) }},
-	{"butler/null/10-MiB-lines", func(r *run) { measureButler(r, work{Kind: "10-MiB-lines", Streams: 1, Bytes: 1 << 30}) }},
+	{"butler/null/10-MiB-lines", func(r *run) { measureButler(r, work{Kind: longLines, Streams: 1, Bytes: 1 << 30}) }},
 	{"butler/null/datagrams", func(r *run) { measureButler(r, work{Kind: "1-KiB-packets", Streams: 1, Bytes: 1 << 30}) }},
 	{"butler/null/20-secrets", func(r *run) { measureButler(r, work{Kind: "lines", Streams: 1, Bytes: 1 << 29, Values: 20}) }},
 	{"butler/null/pattern", func(r *run) {
@@ -80,7 +80,7 @@ var rows = []row{
 	{"butler/server/4000-idle", func(r *run) { measureButlerToServer(r, work{Kind: "lines", Streams: 1, Idle: 4000, Bytes: 1 << 29}) }},
 	{"butler/server/1-byte-writes", func(r *run) { measureButlerToServer(r, work{Kind: "one-byte", Streams: 1, Bytes: 8 << 20}) }},
 	{"butler/server/64-byte-writes", func(r *run) { measureButlerToServer(r, work{Kind: "64-bytes", Streams: 1, Bytes: 64 << 20}) }},
-	{"butler/server/10-MiB-lines", func(r *run) { measureButlerToServer(r, work{Kind: "10-MiB-lines", Streams: 1, Bytes: 1 << 29}) }},
+	{"butler/server/10-MiB-lines", func(r *run) { measureButlerToServer(r, work{Kind: longLines, Streams: 1, Bytes: 1 << 29}) }},
 	{"butler/server/datagrams", func(r *run) { measureButlerToServer(r, work{Kind: "1-KiB-packets", Streams: 1, Bytes: 1 << 29}) }},
 	{"run/8-byte-lines", func(r *run) { measureRun(r, "seq", "1", "10000000") }},
 	{"run/80-byte-lines", func(r *run) { measureRun(r, printer(r), printerArg, "lines") }},
@@ -122,6 +122,9 @@ func bench(runs int, only string) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	bin, err := testkit.Build(ctx, dir)
 	if err != nil {
+		return err
+	}
+	if bin, err = install(bin, dir); err != nil {
 		return err
 	}
 
