@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/daybook-dev/daybook/internal/filelock"
 	"github.com/daybook-dev/daybook/internal/testkit"
 )
 
@@ -228,6 +229,42 @@ func TestNextButlerSendsWhatIsLeft(t *testing.T) {
 		if got := h.Run("tail", "-f", fmt.Sprintf("local/left/%d/+/stdout", i)); got != "one\n" {
 			t.Errorf("%d: %q", i, got)
 		}
+	}
+}
+
+// A server that does not start, be it another process's or our own, neither holds a command nor loses its output.
+func TestServerThatDoesNotStart(t *testing.T) {
+	for name, stop := range map[string]func(h *testkit.House) (start func()){
+		"another one": func(h *testkit.House) func() {
+			lock, err := filelock.TryLock(filepath.Join(h.Data, "LOCK"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() { _ = lock.Unlock() }
+		},
+		"ours": func(h *testkit.House) func() {
+			config := filepath.Join(h.Data, "config.yaml")
+			if err := os.WriteFile(config, []byte("no: [such setting"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return func() { _ = os.Remove(config) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := testkit.NewHouse(t)
+			h.Run("ls") // makes the directory
+			start := stop(h)
+			p := h.Start("run", "--prefix", "a/b", "--", "sh", "-c", "echo one; exit 7")
+			if code := p.Wait(); code != 7 || p.Stdout.String() != "one\n" || !strings.Contains(p.Stderr.String(), "there is no server") || !strings.Contains(p.Stderr.String(), "daybook: local/a/b/+/stdout\n") {
+				t.Errorf("exit code %d, %s%s", code, p.Stdout, p.Stderr)
+			}
+			start()
+			h.Run("flush")
+			if got := h.Run("cat", "local/a/b/+/stdout"); got != "one\n" {
+				t.Errorf("%q", got)
+			}
+		})
 	}
 }
 

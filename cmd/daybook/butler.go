@@ -32,7 +32,7 @@ func (c *butlerCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stderr, "daybook: %s/logs/%s/%s\n", k.url, k.project, k.prefix)
+	fmt.Fprintf(e.stderr, "daybook: %s\n", k.page(string(k.prefix)))
 	_, err = fmt.Fprintln(e.stdout, strings.Join(bootstrap.New(k.streams.Address(), k.out.URLConstructionEnv()).Apply(nil), "\n"))
 	notify(k.log, daemon.SdNotifyReady)
 	if err == nil {

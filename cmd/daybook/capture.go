@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"os"
 	"strings"
 	"sync"
@@ -34,12 +33,12 @@ const (
 	flushStall = 5 * time.Second
 	// streamStall is how long after a command's end its streams may be silent, and open, until they are ended.
 	streamStall = 2 * time.Second
-	// settleLimit is how long the end of a command waits for readers to be able to see all of its output.
-	settleLimit = 10 * time.Second
 	// resumeLimit is how long the end of a command waits until what earlier ones left behind is sent, if the server took its own output.
 	resumeLimit = 10 * time.Second
 	// captureMemory is what a program that only captures needs beside thousands of streams, with room to spare.
 	captureMemory = 72 << 20
+	// startLimit is how long a command is delayed by another process that is about to serve the data directory.
+	startLimit = 5 * time.Second
 	// outageNotice is how long a server may be out of reach before the user is told.
 	outageNotice = 2 * time.Second
 )
@@ -117,7 +116,7 @@ func (c *captureFlags) open(ctx context.Context, e *env, name []string, listen s
 		return nil, err
 	}
 	k := &capture{project: c.Project, prefix: prefix, refusal: make(chan struct{}), stderr: e.stderr, log: e.log}
-	if k.link, err = c.openLink(ctx, e.log); err != nil {
+	if k.link, err = c.newLink(e.log); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -125,8 +124,10 @@ func (c *captureFlags) open(ctx context.Context, e *env, name []string, listen s
 			err = errors.Join(err, k.link.Close(ctx))
 		}
 	}()
-	if k.url, err = k.link.URL(ctx); err != nil {
-		return nil, err
+	// A server that does not start keeps neither the command waiting nor its output from being captured; what ends us, does.
+	url, away := k.link.URLSoon(e.ctx, startLimit)
+	if away == nil {
+		k.url = url
 	}
 	// The socket comes first: what fails here is the user's address, and leaves nothing behind.
 	k.streams, err = streamserver.Listen(listen, streamserver.Config{Redact: secrets.Add, Logger: e.log})
@@ -136,6 +137,11 @@ func (c *captureFlags) open(ctx context.Context, e *env, name []string, listen s
 	if err := k.openButler(ctx, c, tags, secrets); err != nil {
 		k.streams.Close()
 		return nil, err
+	}
+	if away != nil {
+		k.spooled.Do(func() {
+			fmt.Fprintf(k.stderr, "daybook: there is no server: %v; the output is kept on disk, and sent when there is one (by this run, the next one, or daybook flush)\n", away)
+		})
 	}
 	k.butler.AddStreamServer(k.streams)
 	k.resume = resumeSpools(ctx, k.link.Spools(), k.link.conn, e.log)
@@ -221,9 +227,12 @@ func (k *capture) openButler(ctx context.Context, c *captureFlags, tags streampr
 	return nil
 }
 
-// page returns the address of the page that shows a stream.
-func (k *capture) page(name types.StreamName) string {
-	return fmt.Sprintf("%s/logs/%s/%s", k.url, k.project, k.prefix.Join(name))
+// page returns the address of the page that shows a path below the project, or, as long as there is no server, what to ask it for.
+func (k *capture) page(path string) string {
+	if k.url == "" {
+		return fmt.Sprintf("%s/%s", k.project, path)
+	}
+	return fmt.Sprintf("%s/logs/%s/%s", k.url, k.project, path)
 }
 
 // environ returns an environment for programs whose streams are captured here too.
@@ -323,7 +332,9 @@ func (k *capture) finish(ctx context.Context) {
 	k.outage.Wait()
 	switch {
 	case err == nil:
-		k.settle(ctx)
+		ends := &endings{logs: daybookv1.NewLogsClient(k.link.conn), log: k.log}
+		ends.add(k.project, k.prefix, k.butler.Streams())
+		ends.await(ctx)
 		k.awaitResume(ctx)
 	case !k.refused.Done():
 		k.tellSpooled()
@@ -395,20 +406,6 @@ func (k *capture) failure() error {
 	return nil
 }
 
-// settle waits until readers see the end of the streams, so that a cat that follows shows everything.
-func (k *capture) settle(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, settleLimit)
-	defer cancel()
-	logs := daybookv1.NewLogsClient(k.link.conn)
-	for _, name := range k.butler.Streams() {
-		path := k.prefix.Join(name)
-		if err := awaitEnd(ctx, logs, k.project, path); err != nil {
-			k.log.Info("the end of the stream is not visible yet", "stream", path, "error", err)
-			return
-		}
-	}
-}
-
 // awaitResume lets what earlier commands left be sent, even if our own was over at once.
 func (k *capture) awaitResume(ctx context.Context) {
 	tell := time.AfterFunc(outageNotice, func() {
@@ -418,18 +415,6 @@ func (k *capture) awaitResume(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, resumeLimit)
 	defer cancel()
 	k.resume.wait(ctx)
-}
-
-// awaitEnd returns when the end of a stream is known, and so everything before it stored.
-func awaitEnd(ctx context.Context, logs daybookv1.LogsClient, project types.Project, path types.StreamPath) error {
-	f, err := logs.Follow(ctx, &daybookv1.FollowRequest{Project: string(project), Path: string(path), Index: math.MaxInt64, Wait: true})
-	for err == nil {
-		var r *daybookv1.FollowResponse
-		if r, err = f.Recv(); err == nil && (r.GetEnd() != nil || r.GetStream().GetState() > daybookv1.StreamState_OPEN) {
-			return nil
-		}
-	}
-	return err
 }
 
 // hostOf returns host and port of a URL.

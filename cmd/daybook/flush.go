@@ -10,11 +10,13 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/logdog"
 	"github.com/daybook-dev/daybook/butler/output/daybook"
 	"github.com/daybook-dev/daybook/internal/fault"
 	"github.com/daybook-dev/daybook/journal/client"
 	"github.com/daybook-dev/daybook/journal/protocol"
+	"github.com/daybook-dev/daybook/logs/types"
 )
 
 // clientConn is a connection to the server.
@@ -34,6 +36,8 @@ const (
 	flushPatience = 2 * time.Minute
 	// resumePatience is that of the background, which tries the next spool then, and this one later.
 	resumePatience = 30 * time.Second
+	// restPatience is that for further spools, once nothing was taken of one.
+	restPatience = 5 * time.Second
 	// What the server did not take is tried again after a pause that doubles from the first to the last.
 	firstResumePause = 10 * time.Second
 	lastResumePause  = 5 * time.Minute
@@ -46,7 +50,14 @@ func (c *flushCmd) Run(e *env) (err error) {
 	}
 	defer func() { err = errors.Join(err, l.Close(context.WithoutCancel(e.ctx))) }()
 	f := flusher{conn: l.conn, root: l.Spools(), patience: flushPatience, log: e.log}
+	tell := time.AfterFunc(outageNotice, func() {
+		fmt.Fprintf(e.stderr, "daybook: sending; if the server takes nothing for %v, what is left stays on disk\n", flushPatience)
+	})
+	ends := &endings{logs: daybookv1.NewLogsClient(l.conn), log: e.log}
+	f.ended = ends.add
 	err = f.flush(e.ctx)
+	tell.Stop()
+	ends.await(e.ctx)
 	_, werr := fmt.Fprintf(e.stdout, "daybook: %d spools sent\n", f.sent)
 	return errors.Join(err, werr)
 }
@@ -57,6 +68,8 @@ type flusher struct {
 	root     string
 	patience time.Duration
 	log      *slog.Logger
+	// ended, unless nil, is told the streams that were sent.
+	ended func(types.Project, types.StreamName, []types.StreamName)
 
 	// sent counts the spools of which nothing is left.
 	sent int
@@ -72,8 +85,12 @@ func (f *flusher) flush(ctx context.Context) error {
 		if s.Alive {
 			continue
 		}
+		patience := f.patience
+		if f.again {
+			patience = restPatience
+		}
 		rerr := daybook.Resume(ctx, s.Dir, daybook.ResumeConfig{
-			Journals: journalClient(f.conn), Registration: logdog.NewRegistrationClient(f.conn), Patience: f.patience, Logger: f.log,
+			Journals: journalClient(f.conn), Registration: logdog.NewRegistrationClient(f.conn), Patience: patience, Sent: f.ended, Logger: f.log,
 		})
 		switch {
 		case rerr == nil:

@@ -111,6 +111,22 @@ const (
 // openLink opens the way to the server. Nothing is dialled yet, but if nobody serves the data directory this process does from
 // now on. The link must be closed.
 func (f *serverFlags) openLink(ctx context.Context, log *slog.Logger) (*link, error) {
+	l, err := f.newLink(log)
+	if err != nil {
+		return nil, err
+	}
+	tell := time.AfterFunc(startLimit, func() {
+		log.Warn("waiting for another process, which is about to serve the data directory", "directory", l.dir.Path())
+	})
+	defer tell.Stop()
+	if _, err := l.Address(ctx); err != nil {
+		return nil, errors.Join(err, l.Close(ctx))
+	}
+	return l, nil
+}
+
+// newLink is openLink, but does not look yet whether there is a server.
+func (f *serverFlags) newLink(log *slog.Logger) (*link, error) {
 	server, err := f.named()
 	if err != nil {
 		return nil, err
@@ -131,12 +147,8 @@ func (f *serverFlags) openLink(ctx context.Context, log *slog.Logger) (*link, er
 	if l.dir, err = f.open(); err != nil {
 		return nil, err
 	}
-	if _, err := l.Address(ctx); err != nil {
-		return nil, err
-	}
 	options = append(options, grpc.WithChainUnaryInterceptor(l.noticeRefusal), grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.dial(ctx) }))
 	if l.conn, err = client.Dial("passthrough:///daybook", options...); err != nil {
-		_ = l.Close(ctx)
 		return nil, err
 	}
 	return l, nil
@@ -192,7 +204,7 @@ func (l *link) holder(ctx context.Context) (datadir.Holder, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return datadir.Holder{}, fmt.Errorf("find the server of %s: %w", l.dir.Path(), ctx.Err())
+			return datadir.Holder{}, fmt.Errorf("find the server of %s: %w", l.dir.Path(), context.Cause(ctx))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -291,6 +303,18 @@ func (l *link) URL(ctx context.Context) (string, error) {
 	}
 	h, err := l.holder(ctx)
 	return cmp.Or(h.URL, "http://"+h.Address), err
+}
+
+// URLSoon is URL, but waits no longer than limit for another process that is about to serve the data directory.
+func (l *link) URLSoon(ctx context.Context, limit time.Duration) (string, error) {
+	if l.server == nil {
+		if _, err := l.ourselves(ctx); err != nil && !errors.Is(err, datadir.ErrHeld) {
+			return "", err
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fault.New(fault.Deadline, "another process is to serve it, and does not"))
+	defer cancel()
+	return l.URL(ctx)
 }
 
 // Spools returns the directory of the spools of output that is meant for this server.

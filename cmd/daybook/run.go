@@ -61,7 +61,7 @@ func (c *runCmd) Run(e *env) error {
 		result, err := process.Run(ctx, p)
 		return c.finish(nil, args, result, err)
 	}
-	fmt.Fprintf(e.stderr, "daybook: %s\n", capture.page(c.shown()))
+	fmt.Fprintf(e.stderr, "daybook: %s\n", capture.page(string(capture.prefix.Join(c.shown()))))
 	p.Env = capture.environ(os.Environ())
 	p.Capture = func(name string, r io.ReadCloser) error {
 		spec := &c.Stdout

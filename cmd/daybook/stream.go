@@ -68,7 +68,7 @@ func (c *streamCmd) Run(e *env) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stderr, "daybook: %s\n", k.page(spec.name))
+	fmt.Fprintf(e.stderr, "daybook: %s\n", k.page(string(k.prefix.Join(spec.name))))
 	if err := k.add(&spec, spec.name, in); err != nil {
 		return errors.Join(err, in.Close())
 	}

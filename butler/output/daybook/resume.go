@@ -33,6 +33,8 @@ type ResumeConfig struct {
 	Registration logdog.RegistrationClient
 	// Patience is how long the server may take nothing until Resume gives up; zero is for ever.
 	Patience time.Duration
+	// Sent, unless nil, is called when all was sent, with the streams whose end may not be visible to readers yet.
+	Sent func(project types.Project, prefix types.StreamName, streams []types.StreamName)
 	// Logger gets what goes wrong and is tried again. nil discards it.
 	Logger *slog.Logger
 }
@@ -77,10 +79,25 @@ func resume(ctx context.Context, dir string, c ResumeConfig) error {
 	if orphans := o.orphans(); orphans != nil {
 		err = o.send(orphans)
 	}
-	if err = errors.Join(err, o.close(ctx)); err != nil && ctx.Err() != nil {
+	switch err = errors.Join(err, o.close(ctx)); {
+	case err != nil && ctx.Err() != nil:
 		return context.Cause(ctx)
+	case err == nil && c.Sent != nil:
+		c.Sent(k.Project, k.Prefix, o.ended())
 	}
 	return err
+}
+
+// ended returns the streams whose end was sent.
+func (o *Output) ended() []types.StreamName {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var names []types.StreamName
+	for name := range o.streams.ended {
+		names = append(names, types.StreamName(name))
+	}
+	slices.Sort(names)
+	return names
 }
 
 // errPatience is why Resume gives up.
