@@ -3,14 +3,17 @@ package coordinator_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/api/logdog"
@@ -510,6 +513,57 @@ func TestDamage(t *testing.T) {
 		_, err = follow.Recv()
 	}
 	wantCode(t, "follow", err, codes.DataLoss)
+}
+
+// Times that no JSON has come from anybody. What is read and listed has a JSON form all the same.
+func TestTimesOutOfRange(t *testing.T) {
+	h := newHouse(t)
+	r := h.registration("far")
+	d := descriptor("far")
+	d.Timestamp = &timestamppb.Timestamp{Seconds: math.MaxInt64, Nanos: -1}
+	var err error
+	if r.Desc, err = proto.Marshal(d); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Services().RegisterStream(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	far := entry(0)
+	far.TimeOffset = &durationpb.Duration{Seconds: math.MinInt64, Nanos: 1}
+	b, err := proto.Marshal(far)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := types.StreamName(prefix).Join("far")
+	if err := h.storage.Put(t.Context(), storage.PutRequest{Stream: storage.Stream{Project: project, Path: path}, Values: [][]byte{b}}); err != nil {
+		t.Fatal(err)
+	}
+	logs, book := h.serve()
+	shown := func(m proto.Message, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := protojson.Marshal(m); err != nil {
+			t.Error(err)
+		}
+	}
+	get, err := logs.Get(t.Context(), &logdog.GetRequest{Project: project, Path: string(path), State: true})
+	shown(get, err)
+	tail, err := logs.Tail(t.Context(), &logdog.TailRequest{Project: project, Path: string(path), State: true})
+	shown(tail, err)
+	if len(get.GetLogs()) != 1 || len(tail.GetLogs()) != 1 {
+		t.Errorf("%d and %d entries", len(get.GetLogs()), len(tail.GetLogs()))
+	}
+	query, err := logs.Query(t.Context(), &logdog.QueryRequest{Project: project, Path: prefix + "/+/**", State: true})
+	shown(query, err)
+	found, err := book.FindStreams(t.Context(), &daybookv1.FindStreamsRequest{Project: project})
+	shown(found, err)
+	listed, err := book.ListPrefixes(t.Context(), &daybookv1.ListPrefixesRequest{Project: project})
+	shown(listed, err)
+	if len(query.GetStreams()) != 1 || len(found.GetStreams()) != 1 || len(listed.GetPrefixes()) != 1 {
+		t.Errorf("%v, %v, %v", query, found, listed)
+	}
 }
 
 // A stream that is removed while streams are listed is not among them.

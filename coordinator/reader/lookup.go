@@ -107,6 +107,7 @@ func descriptor(s *state.Stream) (*logpb.LogStreamDescriptor, error) {
 	if err := proto.Unmarshal(s.Descriptor, d); err != nil {
 		return nil, fault.New(fault.Internal, "descriptor of %s is damaged: %w", s.Path(), err)
 	}
+	logpb.FitTimestamp(d.GetTimestamp())
 	return d, nil
 }
 

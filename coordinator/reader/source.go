@@ -122,6 +122,7 @@ func read(ctx context.Context, s *state.Stream, entries Archive, w wanted) (logs
 			if bad = proto.Unmarshal(e.Data, entry); bad != nil {
 				return false
 			}
+			logpb.FitDuration(entry.GetTimeOffset())
 			logs = append(logs, entry)
 			size += len(e.Data)
 			next = e.Index + 1
@@ -172,6 +173,7 @@ func tail(ctx context.Context, s *state.Stream, entries Archive) (*logpb.LogEntr
 			if err := proto.Unmarshal(e.Data, entry); err != nil {
 				return nil, fault.New(fault.DataLoss, "entry %d of %s is damaged: %w", e.Index, s.Path(), err)
 			}
+			logpb.FitDuration(entry.GetTimeOffset())
 			return entry, nil
 		case fault.Is(err, fault.NotFound):
 			return nil, nil

@@ -1,10 +1,12 @@
 package logpb
 
 import (
+	"math"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -59,4 +61,25 @@ func TestValidateEntry(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestFit(t *testing.T) {
+	for _, v := range []*timestamppb.Timestamp{
+		{Seconds: math.MaxInt64, Nanos: math.MaxInt32}, {Seconds: math.MinInt64, Nanos: math.MinInt32}, {Nanos: -1}, {Nanos: 1e9}, {Seconds: 1}, {},
+	} {
+		was := proto.CloneOf(v)
+		if FitTimestamp(v); !v.IsValid() || was.IsValid() && !proto.Equal(was, v) {
+			t.Errorf("%v became %v", was, v)
+		}
+	}
+	for _, v := range []*durationpb.Duration{
+		{Seconds: math.MaxInt64, Nanos: math.MaxInt32}, {Seconds: math.MinInt64, Nanos: 1}, {Seconds: 1, Nanos: -1}, {Nanos: 1e9}, {Seconds: -1, Nanos: -1}, {},
+	} {
+		was := proto.CloneOf(v)
+		if FitDuration(v); !v.IsValid() || was.IsValid() && !proto.Equal(was, v) {
+			t.Errorf("%v became %v", was, v)
+		}
+	}
+	FitTimestamp(nil)
+	FitDuration(nil)
 }
