@@ -8,6 +8,7 @@
 package process
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -90,6 +92,9 @@ type source struct {
 func Run(ctx context.Context, c Config) (Result, error) {
 	cmd := exec.Command(c.Args[0], c.Args[1:]...)
 	cmd.Env = c.Env
+	if errors.Is(cmd.Err, exec.ErrDot) && runtime.GOOS != "windows" {
+		cmd.Err = nil // who has the current directory in PATH wants it
+	}
 
 	var sources []*source
 	defer func() {
@@ -131,7 +136,12 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		}
 		return killedBy(s), nil
 	}
-	if err := cmd.Start(); err != nil {
+	err = cmd.Start()
+	if sh := byShell(cmd, err); sh != nil {
+		cmd = sh
+		err = cmd.Start()
+	}
+	if err != nil {
 		return Result{ExitCode: startCode(err), Err: err}, nil
 	}
 	if c.Started != nil {
@@ -276,10 +286,34 @@ func (s *source) close() {
 	s.feed.CloseWrite()
 }
 
+// byShell returns the command for a script that does not name its interpreter, which is the shell then, as POSIX has it for execvp. It
+// returns nil if that is not why the command could not be started.
+func byShell(cmd *exec.Cmd, err error) *exec.Cmd {
+	if !errors.Is(err, syscall.ENOEXEC) || isBinary(cmd.Path) {
+		return nil
+	}
+	sh := exec.Command("/bin/sh", append([]string{cmd.Path}, cmd.Args[1:]...)...)
+	sh.Env, sh.Stdin, sh.Stdout, sh.Stderr, sh.SysProcAttr = cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr
+	return sh
+}
+
+// isBinary reports whether a file is none for a shell, or cannot be read.
+func isBinary(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	head := make([]byte, 128)
+	n, err := io.ReadFull(f, head)
+	return err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) || bytes.IndexByte(head[:n], 0) >= 0 ||
+		bytes.HasPrefix(head, []byte("\x7fELF"))
+}
+
 // startCode is what a shell reports for a command that it cannot start.
 func startCode(err error) int {
-	if errors.Is(err, fs.ErrPermission) {
-		return 126
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		return 127
 	}
-	return 127
+	return 126
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -100,6 +101,35 @@ func TestExitCodes(t *testing.T) {
 	}
 	if o := run(t, Config{Args: []string{t.TempDir()}, PTY: Never}); o.ExitCode != 126 {
 		t.Errorf("a directory as command: %+v", o)
+	}
+}
+
+// Files are run, or not, as a shell would.
+func TestFilesAsCommands(t *testing.T) {
+	dir := t.TempDir()
+	for name, test := range map[string]struct {
+		content string
+		code    int
+		output  string
+	}{
+		"script without interpreter": {"echo \"$0\" $1; exit 5\n", 5, dir + "/script without interpreter x\n"},
+		"empty":                      {"", 0, ""},
+		"unknown interpreter":        {"#!/no/such/interpreter\n", 127, ""},
+		"program of another machine": {"\x7fELF and so on", 126, ""},
+		"binary":                     {"a\x00b", 126, ""},
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(test.content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if o := run(t, Config{Args: []string{path, "x"}, PTY: Never}); o.ExitCode != test.code || o.captured[0] != test.output {
+			t.Errorf("%s: %+v", name, o)
+		}
+	}
+	t.Chdir(dir)
+	t.Setenv("PATH", ":"+os.Getenv("PATH")) // the current directory
+	if o := run(t, Config{Args: []string{"empty"}, PTY: Never}); o.ExitCode != 0 {
+		t.Errorf("by the current directory in PATH: %+v", o)
 	}
 }
 
