@@ -4,6 +4,9 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/daybook-dev/daybook/api/logdog"
 )
 
@@ -35,6 +38,41 @@ func TestTooDeep(t *testing.T) {
 	r := &logdog.GetRequest{}
 	if err := text.unmarshal([]byte(open+shut+` project: "p"`), r); err != nil || r.GetProject() != "p" {
 		t.Error(err)
+	}
+}
+
+// A small body, compressed, cannot make a message that takes the memory of the machine.
+func TestTooMany(t *testing.T) {
+	many := func(s string) string { return strings.Repeat(s, maxElements+1) }
+	field := func(number protowire.Number, value string) string {
+		return string(protowire.AppendString(protowire.AppendTag(nil, number, protowire.BytesType), value))
+	}
+	large := strings.Repeat("x", 3*maxElements)
+	for _, tc := range []struct {
+		name string
+		e    encoding
+		body string
+		m    proto.Message
+		want bool // that it is refused
+	}{
+		{"entries", binary, many("\x0a\x00"), &logdog.BatchRequest{}, true},
+		{"strings", binary, many("\x1a\x00"), &logdog.RegisterPrefixRequest{}, true},
+		{"inside", binary, field(1, field(4, field(1000, "")+many(field(7, "")))), &logdog.BatchRequest{}, true},
+		{"not known", binary, many("\xf8\x07\x00"), &logdog.GetRequest{}, true},
+		{"JSON", json, `{"req":[` + many("{},") + `{}]}`, &logdog.BatchRequest{}, true},
+		{"text", text, many("req{}"), &logdog.BatchRequest{}, true},
+		{"text in angles", text, many("req<>"), &logdog.BatchRequest{}, true},
+		{"list in text", text, `source_info:[` + strings.Repeat(`"",`, maxElements) + `""]`, &logdog.RegisterPrefixRequest{}, true},
+		{"a large string", binary, field(1, large), &logdog.GetRequest{}, false},
+		{"a large string inside", binary, field(1, field(1, field(1, large))), &logdog.BatchRequest{}, false},
+		{"a large string in JSON", json, `{"project":"` + large + `"}`, &logdog.GetRequest{}, false},
+		{"a large string in text", text, `project:"` + large + `"`, &logdog.GetRequest{}, false},
+	} {
+		if err := tc.e.unmarshal([]byte(tc.body), tc.m); (err != nil) != tc.want {
+			t.Errorf("%s: %v", tc.name, err)
+		} else if tc.want && !strings.Contains(err.Error(), "more than") {
+			t.Errorf("%s is refused for another reason: %v", tc.name, err)
+		}
 	}
 }
 
