@@ -132,6 +132,7 @@ func fill(f *fakeLogs) {
 	f.end(binary, daybookv1.StreamState_COMPLETE, "")
 
 	printNumbers(f, f.add("long/+/stdout", logpb.StreamType_TEXT), 100_000)
+	printNumbers(f, f.add("sought/+/stdout", logpb.StreamType_TEXT), 20_000)
 
 	wide := f.add("wide/+/stdout", logpb.StreamType_TEXT)
 	f.print(wide, 0, "first\nbegin: ")

@@ -190,6 +190,30 @@ const tests = {
     page.check();
   },
 
+  async "text is found however long the stream is"() {
+    const page = await open("/logs/local/sought/+/stdout#L15000");
+    await seen(page, 15_000);
+    const find = page.getByLabel("Find in the stream");
+    const leadsTo = async (keys, line) => {
+      await find.press(keys);
+      await page.locator(`#L${line}.target`).waitFor();
+      await seen(page, line);
+      assert.ok(page.url().endsWith(`#L${line}`), page.url());
+    };
+    await page.keyboard.press("/");
+    await page.keyboard.type("LINE 1234");
+    await leadsTo("Enter", 1_234);
+    await page.getByText("on from the top").waitFor();
+    await shot(page, "find");
+    await leadsTo("Enter", 12_340);
+    await leadsTo("Shift+Enter", 1_234);
+    await find.fill("no such text");
+    await find.press("Enter");
+    await page.getByText("not found").waitFor();
+    assert.equal(await wider(page), false);
+    page.check();
+  },
+
   async "a link to a line leads there"() {
     const page = await open("/logs/local/long/+/stdout#L77777");
     await page.locator("#L77777.target").waitFor();

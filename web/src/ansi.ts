@@ -40,6 +40,12 @@ export function parse(line: string, style: Style): { spans: Span[]; style: Style
   return { spans, style };
 }
 
+/** plain is the text of a line without styles. */
+export const plain = (line: string) =>
+  parse(line, {})
+    .spans.map((s) => s.text)
+    .join("");
+
 // A carriage return within a line goes back to its begin: what is seen in the end is what was written last. Styles set before stay.
 function lastOverwrite(line: string): string {
   const end = line.replace(/\r+$/, "");

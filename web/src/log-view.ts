@@ -159,6 +159,15 @@ export class LogView {
     return row?.kind === "line" ? row : undefined;
   }
 
+  /** firstVisible is the number of the first line in view. */
+  get firstVisible(): number {
+    const { top } = this.scroller.getBoundingClientRect();
+    const below = (e: Element) => e.getBoundingClientRect().bottom > top;
+    for (const { element, rows } of this.chunks.filter((c) => below(c.element)))
+      for (const [i, row] of rows.entries()) if (row.kind === "line" && below(element.children[i]!)) return row.n;
+    return 1;
+  }
+
   /** stick keeps the end in view, for a reader who is there. */
   stick(): void {
     if (this.following) this.scroller.scrollTop = this.scroller.scrollHeight;

@@ -1,6 +1,7 @@
 import { html, nothing, type PropertyValues } from "lit";
 import { customElement, property, state } from "lit/decorators.js";
 import { ApiError, getStream, type IndexRange, listPrefixes, type State, type Stream } from "./api";
+import "./find-box";
 import { clock, count } from "./format";
 import { LogView, type LogViewState } from "./log-view";
 import { Page } from "./page";
@@ -96,6 +97,7 @@ export class StreamPage extends Page {
       End: () => this.log?.follow(),
       w: () => this.toggle("wrap"),
       t: () => this.toggle("times"),
+      "/": () => this.querySelector<HTMLInputElement>("daybook-find input")?.focus(),
     };
     const action = actions[e.key];
     if (!action || !this.log) return;
@@ -108,6 +110,11 @@ export class StreamPage extends Page {
     localStorage.setItem(`daybook.${what}`, String(this[what]));
     void this.updateComplete.then(() => this.log?.stick());
   }
+
+  private readonly found = (line: number): void => {
+    history.replaceState(null, "", `#L${line}`);
+    void this.log?.show(line);
+  };
 
   // A click on a line's number makes it the page's address, without moving anything.
   private readonly clicked = (e: Event): void => {
@@ -175,7 +182,13 @@ export class StreamPage extends Page {
   }
 
   private textTools() {
-    return html`<button aria-pressed=${this.wrap} title="Wrap long lines (w)" @click=${() => this.toggle("wrap")}>Wrap</button>
+    return html`<daybook-find
+        .project=${this.project}
+        .path=${this.path}
+        .begin=${() => this.log?.firstVisible ?? 1}
+        .found=${this.found}
+      ></daybook-find>
+      <button aria-pressed=${this.wrap} title="Wrap long lines (w)" @click=${() => this.toggle("wrap")}>Wrap</button>
       <button aria-pressed=${this.times} title="Time of each line since the begin (t)" @click=${() => this.toggle("times")}>Times</button>
       <button title="First line (g)" @click=${() => void this.log?.top()}>Top</button>
       <button aria-pressed=${this.view?.following ?? true} title="Stay at the end (G)" @click=${() => this.log?.follow()}>
