@@ -124,6 +124,32 @@ func TestBatching(t *testing.T) {
 	}
 }
 
+// A goroutine that is slow to end does not drop the queue that its journal has got since: appends would overtake each other.
+func TestQueueIsForgottenOnce(t *testing.T) {
+	b := &broker{hold: make(chan struct{})}
+	s := newService(t, b)
+	first := put(t, s, request("test/journal"), "a")
+	s.mu.Lock()
+	old := s.queues["test/journal"]
+	s.mu.Unlock()
+	b.hold <- struct{}{}
+	wantNil(t, first.Err())
+	waitFor(t, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.queues) == 0 })
+
+	second := put(t, s, request("test/journal"), "b")
+	waitFor(t, func() bool { return inFlight(s, "test/journal", second) })
+	s.forget(old)
+	if _, ok := s.PendingExcept("")[second]; !ok {
+		t.Error("an append under way is not pending")
+	}
+	third := put(t, s, request("test/journal"), "c")
+	b.hold <- struct{}{}
+	wantNil(t, second.Err())
+	b.hold <- struct{}{}
+	wantNil(t, third.Err())
+	wantContent(t, b, "test/journal", "abc")
+}
+
 // inFlight reports whether the batch is being sent.
 func inFlight(s *AppendService, journal pb.Journal, p *AsyncAppend) bool {
 	s.mu.Lock()

@@ -349,13 +349,13 @@ func (s *AppendService) launch(run func()) error {
 	return nil
 }
 
-// forget drops a queue that has nothing left to remember.
+// forget drops a queue that has nothing left to remember, unless that was done and the journal has another one by now.
 func (s *AppendService) forget(q *queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.chain) == 0 && q.holder == nil && q.waiting == 0 && q.failed == nil && !q.running {
+	if s.queues[q.journal] == q && len(q.chain) == 0 && q.holder == nil && q.waiting == 0 && q.failed == nil && !q.running {
 		delete(s.queues, q.journal)
 	}
 }
