@@ -131,7 +131,7 @@ func TestRejectIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := bytes.Repeat(header, 3*MaxMessageSize/len(header))
+	all := bytes.Repeat(header, 2*MaxMessageSize/len(header))
 	r := NewReader(bytes.NewReader(all))
 	rejected := 0
 	for {

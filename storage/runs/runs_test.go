@@ -127,7 +127,7 @@ func TestMissing(t *testing.T) {
 
 // Runs in any order, and gaps between them, are what anybody may send: many of them take no longer than as many others.
 func TestManyRuns(t *testing.T) {
-	const n = 1 << 18
+	const n = 1 << 17
 	puts := make([]storage.PutRequest, n)
 	gapped := make([]Run, n)
 	have := make([]Span, n)
