@@ -295,7 +295,7 @@ func (k *capture) watchRefusal(ctx context.Context) {
 
 func (k *capture) tellSpooled() {
 	k.spooled.Do(func() {
-		fmt.Fprintf(k.stderr, "daybook: the server is out of reach; the output is kept on disk, and sent when it is back (by this run, the next one, or daybook flush)\n")
+		fmt.Fprintf(k.stderr, "daybook: the server is out of reach, or has no room; the output is kept on disk, and sent when it takes it (by this run, the next one, or daybook flush)\n")
 	})
 }
 
