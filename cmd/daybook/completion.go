@@ -20,7 +20,7 @@ func (c *completionCmd) Run(e *env) error {
 	switch c.Shell {
 	case "bash", "zsh":
 		if c.Shell == "zsh" {
-			b.WriteString("autoload -U +X bashcompinit && bashcompinit\n")
+			b.WriteString("(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i; }\nautoload -Uz +X bashcompinit && bashcompinit\n")
 		}
 		b.WriteString("_daybook() {\n  local cur=${COMP_WORDS[COMP_CWORD]} words\n  if [ \"$COMP_CWORD\" -eq 1 ]; then\n")
 		fmt.Fprintf(&b, "    words=%q\n  else\n    case ${COMP_WORDS[1]} in\n", strings.Join(commands(e.model.Children), " "))
