@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -16,9 +17,12 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/daybook-dev/daybook/api/daybookv1"
 	"github.com/daybook-dev/daybook/internal/fault"
+	"github.com/daybook-dev/daybook/internal/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -152,4 +156,27 @@ func TestNoConnection(t *testing.T) {
 	check("another authority", tlsAddr, "--tls-ca", withTLS)
 	stop()
 	check("nobody", addr, "dial tcp "+addr+": connect: connection refused; is a server running there?")
+}
+
+// What would take many times its size is not decoded.
+func TestTooManyFields(t *testing.T) {
+	addr, stop := serve(t, "127.0.0.1:0")
+	defer stop()
+	conn, err := Dial(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	find := func(fields int) error {
+		states := protowire.AppendVarint(protowire.AppendTag(nil, 6, protowire.VarintType), 1)
+		r := new(emptypb.Empty) // which keeps what it does not know
+		r.ProtoReflect().SetUnknown(bytes.Repeat(states, fields))
+		return conn.Invoke(t.Context(), "/daybook.v1.Logs/FindStreams", r, new(emptypb.Empty))
+	}
+	if err := find(1000); !fault.Is(err, fault.Unimplemented) {
+		t.Errorf("some fields: %v", err)
+	}
+	if err := find(wire.MaxFields + 1); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("too many fields: %v", err)
+	}
 }

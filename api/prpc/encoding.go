@@ -6,9 +6,9 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/prototext"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/daybook-dev/daybook/internal/wire"
 )
 
 // encoding is how messages are written. Between equally welcome encodings the smaller value wins.
@@ -89,8 +89,8 @@ func (e encoding) body(m proto.Message) ([]byte, error) {
 
 // unmarshal reads a message. Fields that are not known are ignored. m keeps no part of b.
 func (e encoding) unmarshal(b []byte, m proto.Message) error {
-	if e.elements(b, m.ProtoReflect().Descriptor()) > maxElements {
-		return fmt.Errorf("it has more than %d fields", maxElements)
+	if e == binary && wire.TooMany(b, m.ProtoReflect().Descriptor()) || e != binary && tooMany(b) {
+		return fmt.Errorf("it has more than %d fields", wire.MaxFields)
 	}
 	switch e {
 	case json:
@@ -104,19 +104,10 @@ func (e encoding) unmarshal(b []byte, m proto.Message) error {
 	return proto.Unmarshal(b, m)
 }
 
-// maxElements is the most fields, and elements of lists, that a message may have. Decoded they take up to a hundred times what they have in
-// the body, which is read before the method can say who may call it.
-const maxElements = 1 << 20
-
-// elements returns about how many fields and elements the body has, or zero if it is too short to have too many.
-func (e encoding) elements(b []byte, d protoreflect.MessageDescriptor) int {
-	switch {
-	case len(b) <= 2*maxElements: // none takes less than two bytes
-		return 0
-	case e == binary:
-		left := maxElements
-		countFields(b, d, &left, maxDepth)
-		return maxElements - left
+// tooMany tells whether a message has, as far as can be told from its text, more fields and elements of lists than one may have.
+func tooMany(b []byte) bool {
+	if !wire.Long(len(b)) {
+		return false
 	}
 	n := 0
 	for _, c := range b {
@@ -125,28 +116,7 @@ func (e encoding) elements(b []byte, d protoreflect.MessageDescriptor) int {
 			n++
 		}
 	}
-	return n
-}
-
-// countFields takes the number of fields in b, and in the messages there, from left, until that is negative. Of what is no message it
-// counts up to where the decoder gives up.
-func countFields(b []byte, d protoreflect.MessageDescriptor, left *int, depth int) {
-	for len(b) > 0 && *left >= 0 && depth > 0 {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return
-		}
-		b = b[n:]
-		if n = protowire.ConsumeFieldValue(number, kind, b); n < 0 {
-			return
-		}
-		*left--
-		if f := d.Fields().ByNumber(number); kind == protowire.BytesType && f != nil && f.Message() != nil {
-			v, _ := protowire.ConsumeBytes(b)
-			countFields(v, f.Message(), left, depth-1)
-		}
-		b = b[n:]
-	}
+	return n > wire.MaxFields
 }
 
 // maxDepth is how deep messages may be nested, as in the other encodings.

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/daybook-dev/daybook/api/logdog"
+	"github.com/daybook-dev/daybook/internal/wire"
 )
 
 func TestTooDeep(t *testing.T) {
@@ -43,11 +44,11 @@ func TestTooDeep(t *testing.T) {
 
 // A small body, compressed, cannot make a message that takes the memory of the machine.
 func TestTooMany(t *testing.T) {
-	many := func(s string) string { return strings.Repeat(s, maxElements+1) }
+	many := func(s string) string { return strings.Repeat(s, wire.MaxFields+1) }
 	field := func(number protowire.Number, value string) string {
 		return string(protowire.AppendString(protowire.AppendTag(nil, number, protowire.BytesType), value))
 	}
-	large := strings.Repeat("x", 3*maxElements)
+	large := strings.Repeat("x", 3*wire.MaxFields)
 	for _, tc := range []struct {
 		name string
 		e    encoding
@@ -62,7 +63,7 @@ func TestTooMany(t *testing.T) {
 		{"JSON", json, `{"req":[` + many("{},") + `{}]}`, &logdog.BatchRequest{}, true},
 		{"text", text, many("req{}"), &logdog.BatchRequest{}, true},
 		{"text in angles", text, many("req<>"), &logdog.BatchRequest{}, true},
-		{"list in text", text, `source_info:[` + strings.Repeat(`"",`, maxElements) + `""]`, &logdog.RegisterPrefixRequest{}, true},
+		{"list in text", text, `source_info:[` + strings.Repeat(`"",`, wire.MaxFields) + `""]`, &logdog.RegisterPrefixRequest{}, true},
 		{"a large string", binary, field(1, large), &logdog.GetRequest{}, false},
 		{"a large string inside", binary, field(1, field(1, field(1, large))), &logdog.BatchRequest{}, false},
 		{"a large string in JSON", json, `{"project":"` + large + `"}`, &logdog.GetRequest{}, false},
