@@ -113,6 +113,10 @@ func (a *appending) run(ctx context.Context) error {
 			return fault.New(fault.Invalid, "append to %s: registers of %d bytes; at most %d are allowed", a.resolved.journal, n, maxMetadata)
 		}
 	}
+	if ctx.Err() != nil {
+		// Whoever has gone may have sent it again by now. It would come behind what was sent after that.
+		return fault.New(fault.KindOf(ctx.Err()), "append to %s: %w", a.resolved.journal, context.Cause(ctx))
+	}
 	spec := a.resolved.spec
 	req := &engine.Append{
 		Created:  spec.Created,
