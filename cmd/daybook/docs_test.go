@@ -77,8 +77,11 @@ func TestListingRefusals(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{
-		{"purge", "local/none/+/x"}, {"undelete", "--prefix", "local/none"}, {"cat", "--purged", "local/none/+/x"},
-		{"ls", "none"}, {"ls", "--folders", "none"},
+		{"purge", "local/none/+/x"},
+		{"undelete", "--prefix", "local/none"},
+		{"cat", "--purged", "local/none/+/x"},
+		{"ls", "none"},
+		{"ls", "--folders", "none"},
 	} {
 		p := testkit.Start(t, s.Command(args...))
 		if code := p.Wait(); code != exitFailure || p.Stdout.String() != "" {

@@ -38,7 +38,7 @@ func TestCommandLineRefusals(t *testing.T) {
 		{"quarantine show x", exitUsage, "see daybook quarantine show --help"},
 		{"help nosuch", exitUsage, "daybook --help lists the commands"},
 		{"undelete local/a/+/b", exitFailure, "daybook ls --purged shows"},
-		{"cat --server https://127.0.0.1 --tls-ca /nonexistent local/a/+/b", exitUsage, "read the trusted certificates: open /nonexistent"},
+		{"cat --server https://127.0.0.1 --tls-ca " + t.TempDir() + "/none local/a/+/b", exitUsage, "read the trusted certificates: open "},
 		{"ls --server 127.0.0.1:1", exitFailure, "no connection: dial tcp 127.0.0.1:1: "},
 		{"tail --server 127.0.0.1:1 local/a/+/b", exitFailure, "is a server running there?"},
 	} {
