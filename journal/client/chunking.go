@@ -4,9 +4,10 @@ import "time"
 
 const (
 	// chunkSize is the most bytes of content in a message. Larger ones save little and come closer to the limit of brokers.
-	chunkSize = 512 << 10
-	// minChunk is what every broker gets in time that gets anything in time: half a second's worth of the least rate they demand.
-	minChunk = 32 << 10
+	chunkSize = minChunk << 4
+	// minChunk is what every broker gets in time that gets anything in time: half a second's worth of the least rate they demand. With
+	// what goes before the content, a message fits a buffer whose size is a power of two, as gRPC has them.
+	minChunk = 32<<10 - 32
 	// chunkTime is how long a message should take. Brokers count whole messages, and cut off an append of which they have got
 	// too little for a second.
 	chunkTime = 200 * time.Millisecond

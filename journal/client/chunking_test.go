@@ -43,7 +43,7 @@ func TestChunkingByAnswers(t *testing.T) {
 		want int
 	}{
 		{100 << 10, 0, minChunk}, // Too little to say.
-		{1 << 20, time.Second, 128 << 10},
+		{1 << 20, time.Second, 4 * minChunk},
 		{1 << 20, 10 * time.Second, minChunk},
 		{64 << 20, time.Second, chunkSize},
 	} {
