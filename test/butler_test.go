@@ -308,6 +308,19 @@ func TestUnreadableSpool(t *testing.T) {
 	}
 }
 
+// flush says where the rest goes that is not for its server.
+func TestFlushOfAnotherServer(t *testing.T) {
+	t.Parallel()
+	h := testkit.NewHouse(t)
+	if p := h.Start("run", "--server", "127.0.0.1:1", "--", "echo", "one"); p.Wait() != 0 {
+		t.Fatal(p.Stderr)
+	}
+	p := h.Start("flush")
+	if code := p.Wait(); code != 0 || !strings.Contains(p.Stdout.String(), "0 spools sent") || !strings.Contains(p.Stderr.String(), "1 more are for other servers") {
+		t.Errorf("exit code %d, %s%s", code, p.Stdout, p.Stderr)
+	}
+}
+
 // What no server will take can be given up, by name, unless its owner lives.
 func TestSpoolDrop(t *testing.T) {
 	h := testkit.NewHouse(t)

@@ -59,7 +59,29 @@ func (c *flushCmd) Run(e *env) (err error) {
 	tell.Stop()
 	ends.await(e.ctx)
 	_, werr := fmt.Fprintf(e.stdout, "daybook: %d spools sent\n", f.sent)
-	return errors.Join(err, werr)
+	n, oerr := spoolsElsewhere(l)
+	if n > 0 {
+		fmt.Fprintf(e.stderr, "daybook: %d more are for other servers, which daybook spool ls shows; name them by --server\n", n)
+	}
+	return errors.Join(err, werr, oerr)
+}
+
+// spoolsElsewhere returns how many spools were left behind that are meant for other servers.
+func spoolsElsewhere(l *link) (n int, err error) {
+	roots, err := spoolRoots(l.dir)
+	for _, root := range roots {
+		if root == l.Spools() {
+			continue
+		}
+		spools, serr := daybook.Spools(root)
+		err = errors.Join(err, serr)
+		for _, s := range spools {
+			if !s.Alive {
+				n++
+			}
+		}
+	}
+	return n, err
 }
 
 // flusher sends the spools below a directory whose owners are gone.
