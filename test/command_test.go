@@ -142,7 +142,7 @@ func TestJobInTheBackground(t *testing.T) {
 		t.Fatalf("it was stopped:\n%s", screen)
 	}
 	say("fg", "(?s)listed.*until test")
-	say("typed", "gotten typed")
+	say("typed", `gotten typed\s+\$ `) // what is typed before the prompt may be the run's
 	say("stty -a; echo rest''ored", "(?s) icanon.*restored")
 	say("exit", "")
 }
