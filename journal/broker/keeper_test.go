@@ -154,23 +154,29 @@ func (e *slowLoads) Load(ctx context.Context, journal protocol.Journal) (engine.
 	return state, err
 }
 
+// slowStill starts a broker on slow loads, with the journal test/stored in fragments of a KiB.
+func slowStill(t *testing.T) (*still, *slowLoads) {
+	log, err := disklog.Open(t.Context(), t.TempDir(), disklog.Options{CheckpointInterval: 1000 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	loads := &slowLoads{Engine: log, rand: rand.New(rand.NewPCG(1, 1))}
+	s := startStill(t, log, loads, bucket.NewMem("b"))
+	s.create("test/stored", func(f *protocol.JournalSpec_Fragment) { f.Length, f.Stores = 1024, []string{"s3://bucket/"} })
+	time.Sleep(time.Minute)
+	return s, loads
+}
+
 // TestStaleStates checks that no finished fragment is forgotten because somebody saw the journal as it was before.
 func TestStaleStates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log, err := disklog.Open(t.Context(), t.TempDir(), disklog.Options{CheckpointInterval: 1000 * time.Hour})
-		if err != nil {
-			t.Fatal(err)
-		}
-		loads := &slowLoads{Engine: log, rand: rand.New(rand.NewPCG(1, 1))}
-		s := startStill(t, log, loads, bucket.NewMem("b"))
-		s.create("test/stored", func(f *protocol.JournalSpec_Fragment) { f.Length, f.Stores = 1024, []string{"s3://bucket/"} })
-		time.Sleep(time.Minute)
+		s, loads := slowStill(t)
 		for n := range 200 {
 			s.append("test/stored", strings.Repeat("x", 1500))
 			time.Sleep(loads.wait(time.Second))
 			s.append("test/stored", strings.Repeat("y", 1500))
 			time.Sleep(time.Minute)
-			if got, err := log.Load(t.Context(), "test/stored"); err != nil || len(got.Finished) != 0 || len(got.Stored) != 2*(n+1) {
+			if got, err := loads.Engine.Load(t.Context(), "test/stored"); err != nil || len(got.Finished) != 0 || len(got.Stored) != 2*(n+1) {
 				t.Fatalf("after %d pairs: %v, %v", n+1, got.Finished, err)
 			}
 		}
@@ -180,20 +186,13 @@ func TestStaleStates(t *testing.T) {
 // TestStaleRoll checks that a fragment is not finished because the one before it was to be.
 func TestStaleRoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log, err := disklog.Open(t.Context(), t.TempDir(), disklog.Options{CheckpointInterval: 1000 * time.Hour})
-		if err != nil {
-			t.Fatal(err)
-		}
-		loads := &slowLoads{Engine: log, rand: rand.New(rand.NewPCG(1, 1))}
-		s := startStill(t, log, loads, bucket.NewMem("b"))
-		s.create("test/stored", func(f *protocol.JournalSpec_Fragment) { f.Length, f.Stores = 1024, []string{"s3://bucket/"} })
-		time.Sleep(time.Minute)
+		s, loads := slowStill(t)
 		for n := range 200 {
 			s.append("test/stored", strings.Repeat("x", 1500))
 			time.Sleep(loads.wait(time.Second))
 			s.append("test/stored", "open")
 			time.Sleep(time.Minute)
-			if got, err := log.Load(t.Context(), "test/stored"); err != nil || got.Open.Len() != 4 {
+			if got, err := loads.Engine.Load(t.Context(), "test/stored"); err != nil || got.Open.Len() != 4 {
 				t.Fatalf("after %d pairs: %v, %v", n+1, got, err)
 			}
 		}
